@@ -1,0 +1,291 @@
+"""Everything a run is made of, typed and strict; the one place of every default.
+
+`load` reads a YAML file, applies `key=value` overrides and returns a frozen `RunConfig`. An unknown
+key is an error that names the nearest valid one; a wrong type names the key's path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Share = Annotated[float, Field(gt=0, le=1)]
+BUILTIN_MODEL = "tiny-qwen3-vl"
+
+
+class ConfigError(ValueError):
+    """A config that can't be used. The message names the file and the key, and what to do."""
+
+
+S = TypeVar("S", bound="Section")
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, strict about keys and types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelConfig(Section):
+    """The policy."""
+
+    path: str = BUILTIN_MODEL
+    """A folder, a hub id, or the name of a built-in checkpoint."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto: float32 on a CPU, bfloat16 on a GPU."""
+    freeze: tuple[str, ...] = ()
+    """Glob patterns of parameter names that are not trained; one that matches nothing is an error."""
+
+
+class ImageConfig(Section):
+    """How images become patches."""
+
+    min_pixels: int = Field(default=4 * 32 * 32, gt=0)
+    max_pixels: int = Field(default=1280 * 32 * 32, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ImageConfig:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError("min_pixels is larger than max_pixels")
+        return self
+
+
+class DomainConfig(Section):
+    """One domain of the mixture: its share of every batch and the recipes that feed it."""
+
+    share: Share
+    recipes: tuple[str, ...] = Field(min_length=1)
+    """Names of data recipes, or paths to recipe files; drawn from in turn, in equal parts."""
+
+
+class DataConfig(Section):
+    """What is trained on."""
+
+    mixture: dict[str, DomainConfig] = Field(min_length=1)
+    root: Path | None = None
+    """A folder that stands in for the hub, laid out DOMAIN/NAME/SPLIT.jsonl."""
+    prompts_per_step: int = Field(default=32, gt=0)
+    max_prompt_tokens: int = Field(default=4096, gt=0)
+    """Longer prompts (images expanded) are skipped and counted as broken rows."""
+    max_broken: float = Field(default=0.01, ge=0, le=1)
+    """A recipe with a larger share of broken rows stops the run."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> DataConfig:
+        total = sum(d.share for d in self.mixture.values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the shares of the mixture add up to {total:g}, not 1")
+        return self
+
+
+class SamplerConfig(Section):
+    """How responses are sampled."""
+
+    responses_per_prompt: int = Field(default=8, ge=2)
+    temperature: float = Field(default=1.0, gt=0)
+    max_tokens: int = Field(default=1024, gt=0)
+    max_model_len: int | None = Field(default=None, gt=0)
+    """vLLM's limit on prompt and response together; None: data.max_prompt_tokens + max_tokens."""
+    gpu_memory_utilization: float = Field(default=0.45, gt=0, le=1)
+    max_num_seqs: int = Field(default=256, gt=0)
+    eager: bool | None = None
+    """vLLM without compilation; None: eager on a CPU, compiled on a GPU."""
+    max_probe_kl: float = Field(default=1e-2, gt=0)
+    """After each weight sync: the mean KL(sampler || learner) in nats above which the run stops."""
+
+
+class LossConfig(Section):
+    """The policy loss (see losses.py)."""
+
+    name: Literal["sapo", "grpo", "gspo", "cispo", "dr_grpo", "policy_gradient"] = "sapo"
+    average: Literal["sequence", "token"] = "sequence"
+    tau_pos: float = Field(default=1.0, gt=0)
+    tau_neg: float = Field(default=1.05, gt=0)
+    clip_low: float = Field(default=0.2, gt=0)
+    clip_high: float = Field(default=0.28, gt=0)
+    """Clip ranges of grpo, gspo (3e-4 and 4e-4 there) and, upper only, cispo (5.0 there)."""
+
+
+class LearnerConfig(Section):
+    """The optimiser and how an update is cut up."""
+
+    lr: float = Field(default=1e-6, gt=0)
+    warmup_updates: int = Field(default=10, ge=0)
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    minibatches: int = Field(default=2, ge=1)
+    """Optimiser updates per rollout batch. With 1 every ratio is 1 and the soft gate does nothing."""
+    tokens_per_microbatch: int = Field(default=16384, gt=0)
+    patches_per_microbatch: int = Field(default=65536, gt=0)
+    logprob_chunk: int = Field(default=4096, gt=0)
+    """Response tokens that go through the LM head at once."""
+
+
+class EvalConfig(Section):
+    """Evaluation before, during and after training."""
+
+    suites: tuple[str, ...] = ()
+    every: int = Field(default=0, ge=0)
+    """Steps between evaluations; 0: only before and after."""
+    at_start: bool = True
+    at_end: bool = True
+
+
+class RunConfig(Section):
+    """One training run."""
+
+    model: ModelConfig = ModelConfig()
+    images: ImageConfig = ImageConfig()
+    data: DataConfig
+    sampler: SamplerConfig = SamplerConfig()
+    loss: LossConfig = LossConfig()
+    learner: LearnerConfig = LearnerConfig()
+    eval: EvalConfig = EvalConfig()
+    steps: int = Field(gt=0)
+    """Rollout batches to train on."""
+    seed: int = 0
+    out: Path = Path("runs/latest")
+    checkpoint_every: int = Field(default=50, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+
+    @model_validator(mode="after")
+    def _minibatches_fit(self) -> RunConfig:
+        if self.learner.minibatches > self.data.prompts_per_step:
+            raise ValueError("learner.minibatches is larger than data.prompts_per_step")
+        return self
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML config and apply overrides such as `learner.lr=1e-5`.
+
+    Raises:
+        ConfigError: no such file, not YAML, unknown key, wrong type or value.
+    """
+    return parse(read_yaml(path), overrides, where=str(path))
+
+
+def parse(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
+    """`load` for a mapping that is already there."""
+    merged = apply_overrides(tree, overrides)
+    return validate(RunConfig, merged, where)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping.
+
+    Raises:
+        ConfigError: no such file, not YAML, or no mapping at its top.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file")
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: a mapping of keys to values is wanted at the top")
+    return tree
+
+
+def dump(config: BaseModel, path: Path) -> None:
+    """Write a config so that `load` gives the same one back."""
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of the tree with each `a.b.c=value` set; values are read as YAML.
+
+    Raises:
+        ConfigError: an override without `=`, or one that goes through a value that is no section.
+    """
+    merged: dict[str, Any] = json.loads(json.dumps(tree, default=str))
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"override {override!r}: write it as key=value")
+        *parents, leaf = key.strip().split(".")
+        node = merged
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {override!r}: {parent!r} is a value, not a section")
+        try:
+            node[leaf] = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {override!r}: not a YAML value: {error}") from error
+    return merged
+
+
+def validate(section: type[S], tree: Mapping[str, Any], where: str) -> S:
+    """The typed section of a plain tree.
+
+    Raises:
+        ConfigError: every unknown key (with the nearest valid one) and every wrong value, by path.
+    """
+    try:
+        return section.model_validate_json(json.dumps(tree, default=str))
+    except ValidationError as error:
+        lines = [_explain(section, dict(e)) for e in error.errors()]
+        raise ConfigError("\n".join(f"{where}: {line}" for line in lines)) from error
+
+
+def _explain(section: type[Section], error: Mapping[str, Any]) -> str:
+    """One line for one of pydantic's errors."""
+    location = [str(part) for part in error["loc"]]
+    path = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        valid = list(_keys_at(section, location[:-1]))
+        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
+        return f"unknown key {path!r}: {hint}"
+    if error["type"] == "missing":
+        return f"key {path!r} is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = "" if isinstance(error["input"], dict) else f" (given: {error['input']!r})"
+    return f"key {path!r}: {message}{given}" if path else message
+
+
+def _keys_at(section: type[Section], path: Sequence[str]) -> Iterator[str]:
+    """The valid keys of the section at a path below `section`."""
+    for part in path:
+        field = section.model_fields.get(part)
+        inner = _section_in(field.annotation) if field else section
+        section = inner or section
+    yield from section.model_fields
+
+
+def _section_in(annotation: object) -> type[Section] | None:
+    """The Section inside an annotation such as `dict[str, DomainConfig]` or `EvalConfig | None`."""
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return annotation if issubclass(annotation, Section) else None
+    found = (_section_in(part) for part in get_args(annotation))
+    return next((section for section in found if section), None)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader that also reads `1e-6` as a number, as YAML 1.2 does, and refuses doubles."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownMemberType]
+            if key in seen:
+                mark = key_node.start_mark
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)

@@ -1,0 +1,49 @@
+"""What a domain is: how a row becomes a Problem and how a Completion is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vlrl.types import Completion, ImageSource, Problem, Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row of a data set after its recipe renamed the fields, not yet checked by a task.
+
+    `question` is the finished text of the prompt; `answer` is as the data set has it;
+    `extra` holds what only one task wants (`function`, `tests`, ...), by the recipe's names.
+    """
+
+    id: str
+    source: str
+    question: str
+    answer: object
+    options: tuple[str, ...] = ()
+    images: tuple[ImageSource, ...] = ()
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+class RowError(ValueError):
+    """A row that can't be used: what is wrong with it, in words. Such rows are counted and skipped."""
+
+
+class Task(Protocol):
+    """A domain's adapter. The same object serves training and evaluation."""
+
+    def problem(self, row: Row) -> Problem:
+        """The problem of a row.
+
+        Raises:
+            RowError: the row has no usable question, answer or tests.
+        """
+        ...
+
+    def grade(self, problem: Problem, completion: Completion) -> Verdict:
+        """The verdict on a response. Called from several threads; bounded in time.
+
+        An exception is the verifier's own failure: the rollout turns it into `Status.ERROR`.
+        """
+        ...
