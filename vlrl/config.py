@@ -173,7 +173,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return parse(read_yaml(path), overrides, where=str(path))
 
 
-def parse(tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "config") -> RunConfig:
+def parse(
+    tree: Mapping[str, Any], overrides: Sequence[str] = (), where: str = "config"
+) -> RunConfig:
     """`load` for a mapping that is already there."""
     merged = apply_overrides(tree, overrides)
     return validate(RunConfig, merged, where)
@@ -281,11 +283,15 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)  # pyright: ignore[reportUnknownMemberType]
             if key in seen:
                 mark = key_node.start_mark
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )

@@ -1,0 +1,182 @@
+"""Encoded images to the pixels that the model sees: decoded once, processed once, by content hash."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from qwen_vl_utils.vision_process import smart_resize
+
+from vlrl.config import ImageConfig
+from vlrl.types import ImageSource
+
+MAX_DECODED_PIXELS = 100_000_000
+"""Larger pictures are refused before they are decoded (decompression bombs)."""
+CACHE_BYTES = 1 << 30
+"""Processed images kept in memory; older ones are read and processed again when asked for."""
+
+
+class ImageError(ValueError):
+    """An image that can't be used: which one, and what is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFeatures:
+    """One processed image.
+
+    pixel_values: [patches, channels * temporal * patch * patch] float32, as the processor has it.
+    grid_thw: patches along time, height and width.
+    num_tokens: what the image takes in the prompt, after merging.
+    """
+
+    pixel_values: torch.Tensor
+    grid_thw: tuple[int, int, int]
+    num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    picture: Image.Image
+    features: ImageFeatures
+
+
+class ImageStore:
+    """Pictures and features by content hash, with a bounded cache.
+
+    `processor` is the Hugging Face image processor of a Qwen-VL checkpoint.
+    """
+
+    def __init__(self, processor: Any, config: ImageConfig, cache_bytes: int = CACHE_BYTES) -> None:
+        self.patch_size = int(processor.patch_size)
+        self.merge_size = int(processor.merge_size)
+        self.config = config
+        self.num_decoded = 0
+        self.num_processed = 0
+        self._processor = processor
+        self._sources: dict[str, ImageSource] = {}
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._bytes = 0
+        self._cache_bytes = cache_bytes
+
+    def add(self, source: ImageSource) -> str:
+        """Read, decode and process an image; its key (SHA-256 of the encoded bytes).
+
+        Raises:
+            ImageError: the file is missing, or isn't an image that can be decoded.
+        """
+        encoded = _read(source)
+        key = hashlib.sha256(encoded).hexdigest()
+        self._sources.setdefault(key, source)
+        if key not in self._entries:
+            self._insert(key, self._process(encoded, _name(source)))
+        return key
+
+    def picture(self, key: str) -> Image.Image:
+        """The RGB picture at the size that the model sees: what the sampler is given."""
+        return self._entry(key).picture
+
+    def features(self, key: str) -> ImageFeatures:
+        """The processed image of a key that `add` returned."""
+        return self._entry(key).features
+
+    def _entry(self, key: str) -> _Entry:
+        if key not in self._entries:
+            source = self._sources[key]
+            self._insert(key, self._process(_read(source), _name(source)))
+        self._entries.move_to_end(key)
+        return self._entries[key]
+
+    def _insert(self, key: str, entry: _Entry) -> None:
+        self._entries[key] = entry
+        self._bytes += _size(entry)
+        while self._bytes > self._cache_bytes and len(self._entries) > 1:
+            _, dropped = self._entries.popitem(last=False)
+            self._bytes -= _size(dropped)
+
+    def _process(self, encoded: bytes, name: str) -> _Entry:
+        picture = self._resize(_decode(encoded, name), name)
+        self.num_decoded += 1
+        out = self._processor(images=[picture], do_resize=False, return_tensors="pt")
+        self.num_processed += 1
+        time, height, width = (int(n) for n in out["image_grid_thw"][0])
+        features = ImageFeatures(
+            pixel_values=out["pixel_values"].float(),
+            grid_thw=(time, height, width),
+            num_tokens=time * height * width // self.merge_size**2,
+        )
+        return _Entry(picture=picture, features=features)
+
+    def _resize(self, picture: Image.Image, name: str) -> Image.Image:
+        """Sides become multiples of patch * merge and the area goes between min and max pixels."""
+        try:
+            height, width = smart_resize(
+                picture.height,
+                picture.width,
+                factor=self.patch_size * self.merge_size,
+                min_pixels=self.config.min_pixels,
+                max_pixels=self.config.max_pixels,
+            )
+        except ValueError as error:
+            raise ImageError(f"{name}: {error}") from error
+        if (width, height) == picture.size:
+            return picture
+        return picture.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def _decode(encoded: bytes, name: str) -> Image.Image:
+    """The first frame, upright, in RGB; transparency is laid over white."""
+    with _named(name):
+        picture = Image.open(io.BytesIO(encoded))
+        if picture.width * picture.height > MAX_DECODED_PIXELS:
+            raise ImageError(
+                f"{name}: {picture.width}x{picture.height} pixels, more than {MAX_DECODED_PIXELS}"
+            )
+        picture.load()
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I"):  # 16 or 32 bits: convert() would clip to 255
+            deep = np.asarray(picture)
+            shift = 8 if deep.max(initial=0) > 255 else 0
+            return Image.fromarray((deep >> shift).clip(0, 255).astype(np.uint8)).convert("RGB")
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            white = Image.new("RGBA", picture.size, "white")
+            return Image.alpha_composite(white, picture).convert("RGB")
+        return picture.convert("RGB")
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever a decoder raises on bytes from outside becomes an ImageError with the file's name."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise OSError, SyntaxError, struct.error...
+        raise ImageError(f"{name}: not a readable image ({error})") from error
+
+
+def _read(source: ImageSource) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{source}: {error.strerror or error}") from error
+
+
+def _name(source: ImageSource) -> str:
+    return str(source) if isinstance(source, Path) else f"image of {len(source)} bytes"
+
+
+def _size(entry: _Entry) -> int:
+    pixels = entry.features.pixel_values
+    return pixels.numel() * pixels.element_size() + entry.picture.width * entry.picture.height * 3
