@@ -1,4 +1,4 @@
-"""Problem -> Prompt. With images.py the only place that knows chat templates, processors and pixels."""
+"""Problem -> Prompt: the only place that knows chat templates (and, by images.py, pixels)."""
 
 from __future__ import annotations
 
