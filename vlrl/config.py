@@ -42,7 +42,7 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto: float32 on a CPU, bfloat16 on a GPU."""
     freeze: tuple[str, ...] = ()
-    """Glob patterns of parameter names that are not trained; one that matches nothing is an error."""
+    """Glob patterns of parameters that are not trained; one that matches nothing is an error."""
 
 
 class ImageConfig(Section):
@@ -123,7 +123,7 @@ class LearnerConfig(Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     minibatches: int = Field(default=2, ge=1)
-    """Optimiser updates per rollout batch. With 1 every ratio is 1 and the soft gate does nothing."""
+    """Optimiser updates per rollout batch. With 1 every ratio is 1: the gate does nothing."""
     tokens_per_microbatch: int = Field(default=16384, gt=0)
     patches_per_microbatch: int = Field(default=65536, gt=0)
     logprob_chunk: int = Field(default=4096, gt=0)
@@ -275,7 +275,7 @@ def _section_in(annotation: object) -> type[Section] | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader that also reads `1e-6` as a number, as YAML 1.2 does, and refuses doubles."""
+    """YAML's safe loader that reads `1e-6` as a number, as YAML 1.2 does, and refuses doubles."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[object] = set()

@@ -1,4 +1,4 @@
-"""Encoded images to the pixels that the model sees: decoded once, processed once, by content hash."""
+"""Encoded images -> the pixels that the model sees; decoded and processed once, by content."""
 
 from __future__ import annotations
 
@@ -155,12 +155,12 @@ def _decode(encoded: bytes, name: str) -> Image.Image:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """Whatever a decoder raises on bytes from outside becomes an ImageError with the file's name."""
+    """Whatever a decoder raises on bytes from outside becomes an ImageError that names the file."""
     try:
         yield
     except ImageError:
         raise
-    except Exception as error:  # noqa: BLE001 - decoders raise OSError, SyntaxError, struct.error...
+    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{name}: not a readable image ({error})") from error
 
 

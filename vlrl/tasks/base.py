@@ -27,7 +27,7 @@ class Row:
 
 
 class RowError(ValueError):
-    """A row that can't be used: what is wrong with it, in words. Such rows are counted and skipped."""
+    """A row that can't be used, and why. Such rows are counted and skipped."""
 
 
 class Task(Protocol):
