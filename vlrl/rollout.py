@@ -1,0 +1,66 @@
+"""Problems -> sampled, graded Groups. Grading runs in threads while the sampler works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from vlrl.chat import Chat
+from vlrl.samplers.base import Sampler, SamplingParams
+from vlrl.tasks.base import Task
+from vlrl.types import Attempt, Completion, Group, Problem, Prompt, Status, Verdict
+
+NUM_GRADERS = 4
+"""Threads that wait for verifiers; the work itself is done in the verifiers' processes."""
+
+
+class Rollout:
+    """Samples and grades: the one path of training and evaluation."""
+
+    def __init__(self, chat: Chat, sampler: Sampler, tasks: Mapping[str, Task]) -> None:
+        self.chat = chat
+        self.sampler = sampler
+        self.tasks = tasks
+        self._graders = ThreadPoolExecutor(NUM_GRADERS, thread_name_prefix="grader")
+
+    def __call__(self, problems: Sequence[Problem], params: SamplingParams) -> list[Group]:
+        """One Group a problem, in the order of the problems, each with `params.n` attempts."""
+        prompts = [self.chat.render(problem) for problem in problems]
+        verdicts: dict[int, list[Future[Verdict]]] = {}
+        completions: dict[int, Sequence[Completion]] = {}
+        for index, responses in self.sampler.sample(prompts, params):
+            completions[index] = responses
+            verdicts[index] = [
+                self._graders.submit(judge, self.tasks, problems[index], response)
+                for response in responses
+            ]
+        return [
+            _group(problem, prompt, completions[i], verdicts[i])
+            for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
+        ]
+
+    def close(self) -> None:
+        """Stop the grading threads."""
+        self._graders.shutdown(wait=False, cancel_futures=True)
+
+
+def judge(tasks: Mapping[str, Task], problem: Problem, completion: Completion) -> Verdict:
+    """The verdict on one response; a verifier that raises costs this attempt and no more."""
+    try:
+        return tasks[problem.domain].grade(problem, completion)
+    except Exception as error:  # noqa: BLE001 - users' code: its failure must not end the run
+        note = f"verifier raised {type(error).__name__}: {error}"
+        return Verdict(status=Status.ERROR, correct=False, reward=0.0, note=note)
+
+
+def _group(
+    problem: Problem,
+    prompt: Prompt,
+    completions: Sequence[Completion],
+    verdicts: Sequence[Future[Verdict]],
+) -> Group:
+    attempts = tuple(
+        Attempt(completion=completion, verdict=verdict.result())
+        for completion, verdict in zip(completions, verdicts, strict=True)
+    )
+    return Group(problem=problem, prompt=prompt, attempts=attempts)
