@@ -27,13 +27,14 @@ class Rollout:
         """One Group a problem, in the order of the problems, each with `params.n` attempts."""
         prompts = [self.chat.render(problem) for problem in problems]
         verdicts: dict[int, list[Future[Verdict]]] = {}
-        completions: dict[int, Sequence[Completion]] = {}
-        for index, responses in self.sampler.sample(prompts, params):
-            completions[index] = responses
+
+        def grade(index: int, completions: Sequence[Completion]) -> None:
             verdicts[index] = [
-                self._graders.submit(judge, self.tasks, problems[index], response)
-                for response in responses
+                self._graders.submit(judge, self.tasks, problems[index], completion)
+                for completion in completions
             ]
+
+        completions = self.sampler.sample(prompts, params, on_group=grade)
         return [
             _group(problem, prompt, completions[i], verdicts[i])
             for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
