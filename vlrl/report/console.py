@@ -1,0 +1,100 @@
+"""What a person sees while a run goes on: phases, one line a step, tables of Pass@1."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+
+from vlrl.evaluate import DomainScore
+from vlrl.report.stats import RolloutStats
+
+Scores = Mapping[str, DomainScore]
+
+
+class Progress:
+    """Prints the run's course. Works the same on a terminal and in a log file."""
+
+    def __init__(self, num_steps: int, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.num_steps = num_steps
+        self.phase_s: dict[str, float] = {}
+        self._step_times: list[float] = []
+
+    @contextmanager
+    def phase(self, name: str, announce: bool = False) -> Iterator[None]:
+        """Time a phase; its seconds are added to `phase_s`."""
+        start = time.perf_counter()
+        if announce:
+            self.console.print(f"[dim]{name} ...[/dim]")
+        with self.console.status(name) if self.console.is_terminal else _nothing():
+            yield
+        seconds = time.perf_counter() - start
+        self.phase_s[name] = self.phase_s.get(name, 0.0) + seconds
+        if announce:
+            self.console.print(f"[dim]{name}: {seconds:.1f} s[/dim]")
+
+    def take_phases(self) -> dict[str, float]:
+        """The seconds of each phase since the last call."""
+        phases, self.phase_s = self.phase_s, {}
+        return {name: round(seconds, 4) for name, seconds in phases.items()}
+
+    def step(self, step: int, stats: RolloutStats, seconds: float, kl: float, note: str) -> None:
+        """One line: rewards by domain, tokens per second, time left."""
+        self._step_times = [*self._step_times[-19:], seconds]
+        mean = sum(self._step_times) / len(self._step_times)
+        rewards = "  ".join(
+            f"{name} {'  - ' if d.reward is None else f'{d.reward:.2f}'}"
+            for name, d in stats.domains.items()
+        )
+        left = _clock(mean * (self.num_steps - step))
+        self.console.print(
+            f"step {step:>4}/{self.num_steps}  reward {rewards}  "
+            f"{stats.response_tokens / seconds:,.0f} tok/s  kl {kl:.1e}  "
+            f"{seconds:.1f} s  left {left}{note}"
+        )
+
+    def warn(self, message: str) -> None:
+        """A line that stands out."""
+        self.console.print(f"[yellow]{message}[/yellow]")
+
+    def say(self, message: str) -> None:
+        """A plain line."""
+        self.console.print(message)
+
+
+def score_table(title: str, columns: Mapping[str, Scores]) -> Table:
+    """Pass@1 per domain with 95% intervals, a column a set of scores ("before", "after")."""
+    table = Table(title=title)
+    table.add_column("domain")
+    for name in columns:
+        table.add_column(f"Pass@1 {name}", justify="right")
+        table.add_column("95% interval", justify="right")
+    table.add_column("problems", justify="right")
+    table.add_column("truncated", justify="right")
+    table.add_column("unparsable", justify="right")
+    table.add_column("errors", justify="right")
+    last = list(columns.values())[-1]
+    for domain, final in last.items():
+        cells = [domain]
+        for scores in columns.values():
+            interval = scores[domain].pass_at_1
+            cells += [f"{interval.mean:.3f}", f"{interval.low:.3f} - {interval.high:.3f}"]
+        shares = (final.truncated, final.unparsable, final.error)
+        cells += [f"{final.num_problems} x {final.k}", *(f"{share:.1%}" for share in shares)]
+        table.add_row(*cells)
+    return table
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,87 @@
+"""The run folder: what is written, where, and in which form.
+
+config.yaml            the whole config of the run
+metrics.jsonl          a line an update step: rollout, learner, probe and timings
+rollouts.jsonl         every training attempt
+evals/STEP/SUITE.jsonl every attempt of an evaluation, with SUITE.json, its scores
+broken_rows.jsonl      rows that could not be used, and why
+checkpoints/           see checkpoint.py
+summary.json           Pass@1 per domain before and after
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlrl.evaluate import DomainScore
+from vlrl.types import Group
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a JSON file whole: under another name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part")
+    draft.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to a JSONL file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_metrics(run: Path, step: int, **parts: Any) -> None:
+    """One line of metrics.jsonl; each part is a dataclass or a mapping of plain values."""
+    plain = {
+        name: dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part  # pyright: ignore[reportArgumentType]
+        for name, part in parts.items()
+    }
+    append_jsonl(run / "metrics.jsonl", [{"step": step, **plain}])
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Forget the lines of steps after `step`: a run goes on from an older checkpoint."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    draft = path.with_name(path.name + ".part")
+    draft.write_text("".join(kept), encoding="utf-8")
+    draft.replace(path)
+
+
+def transcript(groups: Iterable[Group], step: int) -> Iterable[dict[str, Any]]:
+    """A line for each attempt: problem, response and verdict."""
+    for group in groups:
+        for index, attempt in enumerate(group.attempts):
+            completion, verdict = attempt.completion, attempt.verdict
+            yield {
+                "step": step,
+                "problem": group.problem.id,
+                "domain": group.problem.domain,
+                "attempt": index,
+                "question": group.problem.question,
+                "images": list(group.prompt.image_keys),
+                "response": completion.text,
+                "finish": completion.finish.value,
+                "tokens": len(completion.token_ids),
+                "policy_version": completion.policy_version,
+                "status": verdict.status.value,
+                "correct": verdict.correct,
+                "reward": verdict.reward,
+                "parts": dict(verdict.parts),
+                "parsed": verdict.parsed,
+                "note": verdict.note,
+            }
+
+
+def scores_as_json(scores: Mapping[str, DomainScore]) -> dict[str, Any]:
+    """Scores by domain as plain values."""
+    return {name: dataclasses.asdict(score) for name, score in scores.items()}
