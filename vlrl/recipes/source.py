@@ -1,0 +1,154 @@
+"""An opened recipe: its Rows by split and index, from a table or from a generator."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+
+from vlrl.config import ConfigError
+from vlrl.generators import GENERATORS, Generator
+from vlrl.recipes.rows import NUM_ROWS_LOOKED_AT, RowMapper
+from vlrl.recipes.schema import GeneratorSource, Recipe, Split, load_recipe
+from vlrl.recipes.tables import Table, read_table
+from vlrl.tasks.base import Row
+
+TRIES = 4096
+"""Questions that are made, at most, until one belongs to the wanted split."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenTable:
+    table: Table
+    mapper: RowMapper
+
+
+class OpenRecipe:
+    """A recipe's rows. Tables are read when first asked for, and then kept."""
+
+    def __init__(self, recipe: Recipe, path: Path, root: Path | None = None) -> None:
+        self.recipe = recipe
+        self._path = path
+        self._root = root
+        self._tables: dict[Split, _OpenTable] = {}
+        self._generated: _GeneratedRows | None = None
+        if recipe.generator:
+            make = GENERATORS[recipe.generator.name]
+            generator = make(recipe.generator.parameters, recipe.generator.seed, str(path))
+            self._generated = _GeneratedRows(recipe, recipe.generator, generator)
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.recipe.name
+
+    def num_rows(self, split: Split) -> int | None:
+        """How many rows a split has; None: endless.
+
+        Raises:
+            ConfigError: the split or its file isn't there.
+        """
+        if self._generated:
+            return None if split == "train" else self._generated.num_eval_rows
+        return len(self._open(split).table.rows)
+
+    def row(self, split: Split, index: int) -> Row:
+        """One row; the same one each time.
+
+        Raises:
+            RowError: the row is broken.
+            IndexError: a finite split has no such row.
+        """
+        if self._generated:
+            return self._generated.row(split, index)
+        opened = self._open(split)
+        raw = opened.table.rows[index]
+        return opened.mapper.row(raw, index, split, opened.table.folder)
+
+    def rows(self, split: Split = "train") -> Iterator[Row]:
+        """All rows in the source's order: endless for a generator's train split.
+
+        Raises:
+            RowError: at a broken row.
+        """
+        num_rows = self.num_rows(split)
+        for index in count() if num_rows is None else range(num_rows):
+            yield self.row(split, index)
+
+    def _open(self, split: Split) -> _OpenTable:
+        if split not in self._tables:
+            table = read_table(self.recipe, split, self._path, self._root)
+            if not len(table.rows):
+                raise ConfigError(f"recipe {self.name}: its {split} split is empty")
+            mapper = RowMapper(self.recipe, from_hub=table.from_hub)
+            first = (table.rows[i] for i in range(min(NUM_ROWS_LOOKED_AT, len(table.rows))))
+            mapper.check(first, f"split {split}")
+            self._tables[split] = _OpenTable(table=table, mapper=mapper)
+        return self._tables[split]
+
+
+def open_recipe(name_or_path: str, root: Path | None = None) -> OpenRecipe:
+    """The recipe of that name, or in that file, ready to give rows.
+
+    `root` stands in for the hub (see `HubSource.folder`).
+
+    Raises:
+        ConfigError: no such recipe, or something in it is wrong.
+    """
+    recipe, path = load_recipe(name_or_path)
+    return OpenRecipe(recipe, path, root)
+
+
+def target(row: Row) -> str:
+    """A response that the row's task judges correct: what a supervised cold start imitates."""
+    return str(row.extra.get("solution", row.answer))
+
+
+class _GeneratedRows:
+    """A generator's rows, split by a hash of the question's final text.
+
+    Row i of a split is the first of its own tries that falls into that split, so that any row can
+    be made without those before it, and a question is in one split only. Train may meet a question
+    again; the eval rows are all different.
+    """
+
+    def __init__(self, recipe: Recipe, source: GeneratorSource, generator: Generator) -> None:
+        self._source = source
+        self._generator = generator
+        self._mapper = RowMapper(recipe)
+        self._name = recipe.name
+        self._eval_rows: list[Row] = []
+        self._mapper.check([generator.make(0)], "generator")
+
+    @property
+    def num_eval_rows(self) -> int:
+        return self._source.eval_rows
+
+    def row(self, split: Split, index: int) -> Row:
+        if split == "train":
+            return self._first(split, index, set())
+        if not 0 <= index < self._source.eval_rows:
+            raise IndexError(f"recipe {self._name} has {self._source.eval_rows} eval rows")
+        seen = {row.question for row in self._eval_rows}
+        while len(self._eval_rows) <= index:
+            self._eval_rows.append(self._first(split, len(self._eval_rows), seen))
+            seen.add(self._eval_rows[-1].question)
+        return self._eval_rows[index]
+
+    def _first(self, split: Split, index: int, seen: set[str]) -> Row:
+        for key in islice(count(index * TRIES), TRIES):
+            row = self._mapper.row(self._generator.make(key), index, split, None)
+            if self._split_of(row.question) == split and row.question not in seen:
+                return row
+        raise ConfigError(
+            f"recipe {self._name}: no new {split} question in {TRIES} tries (row {index}): the "
+            "questions are too few for generator.eval_rows, or generator.eval_share is too small"
+        )
+
+    def _split_of(self, question: str) -> Split:
+        words = " ".join(question.casefold().split())
+        digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
+        kept = int.from_bytes(digest, "big") < self._source.eval_share * 2**64
+        return "eval" if kept else "train"
