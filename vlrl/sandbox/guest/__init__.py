@@ -1,0 +1,1 @@
+"""What runs on the far side: standard library only, imported by a fresh interpreter as `guest`."""

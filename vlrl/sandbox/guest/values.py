@@ -1,0 +1,122 @@
+"""Plain Python values as JSON trees and back, by exact type and within bounds; no pickle, no eval.
+
+None, booleans and strings stand for themselves, a list is a list; everything else is an object with
+one key: `{"i": "0x2a"}`, `{"f": "0.5"}`, `{"t": [...]}` tuple, `{"s": [...]}` set, `{"d": [[k, v]]}`,
+`{"b": "00ff"}` bytes, `{"c": ["1.0", "0.0"]}` complex. Integers are hexadecimal: no quadratic time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Mapping
+from typing import Any
+
+MAX_DEPTH = 64
+MAX_NODES = 1_000_000
+MAX_INT_BITS = 1 << 20
+MAX_LENGTH = 1 << 22
+_MAPPINGS = (dict, Counter, OrderedDict, defaultdict)
+_SEQUENCE_TAGS = {tuple: "t", set: "s", frozenset: "s"}
+
+
+class Unplain(ValueError):
+    """A value that is not made of plain builtins, or one that is too deep or too large."""
+
+
+def dumps(value: object) -> bytes:
+    """One line of ASCII JSON.
+
+    Raises:
+        Unplain: the value holds something else than plain builtins, or is over a bound.
+    """
+    return json.dumps(_to_tree(value, _Budget(), 0)).encode("ascii")
+
+
+def loads(line: bytes) -> object:
+    """The value that `dumps` wrote; safe on bytes from an untrusted program.
+
+    Raises:
+        Unplain: not such a line, or over a bound.
+    """
+    try:
+        tree = json.loads(line, parse_int=_refuse, parse_float=_refuse, parse_constant=_refuse)
+        return _from_tree(tree, _Budget(), 0)
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise Unplain(f"not a plain value: {error}") from error
+
+
+class _Budget:
+    """Counts nodes down."""
+
+    def __init__(self) -> None:
+        self.left = MAX_NODES
+
+    def spend(self, depth: int) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Unplain(f"more than {MAX_NODES} values")
+        if depth > MAX_DEPTH:
+            raise Unplain(f"nested deeper than {MAX_DEPTH}")
+
+
+def _refuse(text: str) -> Any:
+    raise Unplain(f"bare number {text[:20]}")
+
+
+def _to_tree(value: Any, budget: _Budget, depth: int) -> object:
+    budget.spend(depth)
+    kind = type(value)
+    if value is None or kind is bool:
+        return value
+    if kind is str or kind is bytes or kind is bytearray:
+        if len(value) > MAX_LENGTH:
+            raise Unplain(f"a {kind.__name__} of length {len(value)}")
+        return value if kind is str else {"b": value.hex()}
+    if kind is int:
+        if value.bit_length() > MAX_INT_BITS:
+            raise Unplain(f"an integer of {value.bit_length()} bits")
+        return {"i": hex(value)}
+    if kind is float:
+        return {"f": repr(value)}
+    if kind is list or kind is deque:
+        return [_to_tree(item, budget, depth + 1) for item in value]
+    if kind in _SEQUENCE_TAGS:
+        return {_SEQUENCE_TAGS[kind]: [_to_tree(item, budget, depth + 1) for item in value]}
+    if kind in _MAPPINGS:
+        items = dict.items(value)
+        return {"d": [[_to_tree(part, budget, depth + 1) for part in pair] for pair in items]}
+    if kind is complex:
+        return {"c": [repr(value.real), repr(value.imag)]}
+    raise Unplain(f"a {kind.__name__} is no plain value")
+
+
+def _from_tree(tree: Any, budget: _Budget, depth: int) -> object:
+    budget.spend(depth)
+    if tree is None or isinstance(tree, bool | str):
+        return tree
+    if isinstance(tree, list):
+        return [_from_tree(item, budget, depth + 1) for item in tree]
+    if not isinstance(tree, Mapping) or len(tree) != 1:
+        raise Unplain("not a tagged value")
+    ((tag, body),) = tree.items()
+    if tag == "i":
+        if len(body) > MAX_INT_BITS // 4 + 3:
+            raise Unplain("an integer with too many digits")
+        return int(body, 16)
+    if tag == "f":
+        return float(body)
+    if tag == "b":
+        return bytes.fromhex(body)
+    if tag == "c":
+        return complex(float(body[0]), float(body[1]))
+    if tag == "t":
+        return tuple(_from_tree(item, budget, depth + 1) for item in body)
+    if tag == "s":
+        return {_from_tree(item, budget, depth + 1) for item in body}
+    if tag == "d":
+        return {
+            _from_tree(key, budget, depth + 1): _from_tree(value, budget, depth + 1)
+            for key, value in body
+        }
+    raise Unplain(f"unknown tag {str(tag)[:20]!r}")
