@@ -102,6 +102,10 @@ class SamplerConfig(Section):
     """After each weight sync: the mean KL(sampler || learner) in nats above which the run stops."""
 
 
+CLIP_RANGES = {"gspo": (3e-4, 4e-4), "cispo": (1.0, 5.0)}
+"""Of losses that differ from 0.2 and 0.28 (DAPO's): GSPO's paper; ScaleRL's cap for CISPO."""
+
+
 class LossConfig(Section):
     """The policy loss (see losses.py)."""
 
@@ -109,9 +113,16 @@ class LossConfig(Section):
     average: Literal["sequence", "token"] = "sequence"
     tau_pos: float = Field(default=1.0, gt=0)
     tau_neg: float = Field(default=1.05, gt=0)
-    clip_low: float = Field(default=0.2, gt=0)
-    clip_high: float = Field(default=0.28, gt=0)
-    """Clip ranges of grpo, gspo (3e-4 and 4e-4 there) and, upper only, cispo (5.0 there)."""
+    clip_low: float | None = Field(default=None, gt=0)
+    clip_high: float | None = Field(default=None, gt=0)
+    """Clip range of the ratio, 1 - low to 1 + high (for cispo high is the cap itself); None: the
+    loss's own."""
+
+    @property
+    def clip_range(self) -> tuple[float, float]:
+        """(low, high) as the loss reads them."""
+        low, high = CLIP_RANGES.get(self.name, (0.2, 0.28))
+        return self.clip_low or low, self.clip_high or high
 
 
 class LearnerConfig(Section):

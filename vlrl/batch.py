@@ -1,0 +1,242 @@
+"""Groups with advantages -> mini-batches -> micro-batches packed with shared prefixes.
+
+    Group + advantages -> LearnerGroup -> minibatches (one optimiser update each)
+                       -> Microbatch: [prompt][response 1]...[response G] of one or more groups
+
+A micro-batch is one row of T tokens without padding. A group over the token budget is cut between
+responses, each part with the prompt of its own; a prompt with a single response is never cut.
+
+Shapes: T tokens of the row, P of a prompt, R response tokens, N responses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+
+from vlrl.images import ImageFeatures
+from vlrl.losses import Denominators
+from vlrl.shared_prefix import GroupSpan
+from vlrl.types import Group, Prompt
+
+
+class PromptExpander(Protocol):
+    """What packing wants of a Chat."""
+
+    def expand(self, prompt: Prompt) -> tuple[int, ...]:
+        """The ids as the model sees them."""
+        ...
+
+    def features(self, key: str) -> ImageFeatures:
+        """A processed image."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerResponse:
+    """A response to learn from: its ids, the sampler's log-probs (nats) and its advantage.
+
+    `index` is its place among the group's scored attempts.
+    """
+
+    index: int
+    token_ids: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    advantage: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerGroup:
+    """A group as the learner needs it: expanded prompt ids, pixels, responses with advantages."""
+
+    id: str
+    domain: str
+    prompt_ids: tuple[int, ...]
+    images: tuple[ImageFeatures, ...]
+    responses: tuple[LearnerResponse, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the packed group: its prompt once, and its responses."""
+        return len(self.prompt_ids) + sum(len(r.token_ids) for r in self.responses)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches that go through the vision tower, once for the whole group."""
+        return sum(image.pixel_values.shape[0] for image in self.images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Microbatch:
+    """One row for the model, and for each response token where it is predicted and what it is.
+
+    token_ids_T, position_ids_3T: the row; positions of a response continue from its prompt's.
+    pixels: the vision tower's inputs, named as the processor names them; empty without images.
+    predict_R: index in the row of the token that predicts each response token: the prompt's last
+        for a response's first.
+    response_R: index of the token's response, 0 to N - 1.
+    places_N: (group, index among its scored attempts) of each response.
+    """
+
+    spans: tuple[GroupSpan, ...]
+    token_ids_T: torch.Tensor
+    position_ids_3T: torch.Tensor
+    pixels: dict[str, torch.Tensor]
+    predict_R: torch.Tensor
+    target_R: torch.Tensor
+    response_R: torch.Tensor
+    sampler_logprobs_R: torch.Tensor
+    advantages_R: torch.Tensor
+    places_N: tuple[tuple[int, int], ...]
+
+
+Positions = Callable[[Sequence[int], Sequence[ImageFeatures]], torch.Tensor]
+"""M-RoPE positions [3, P] of an expanded prompt."""
+
+
+def learner_group(
+    group: Group, advantages: Sequence[float] | None, chat: PromptExpander
+) -> LearnerGroup:
+    """A group's scored attempts with their advantages (None: all 0, for log-probs only).
+
+    Raises:
+        ValueError: not one advantage for each scored attempt.
+    """
+    scored = group.scored
+    values = [0.0] * len(scored) if advantages is None else list(advantages)
+    if len(values) != len(scored):
+        raise ValueError(
+            f"{group.problem.id}: {len(values)} advantages for {len(scored)} scored attempts"
+        )
+    return LearnerGroup(
+        id=group.problem.id,
+        domain=group.problem.domain,
+        prompt_ids=chat.expand(group.prompt),
+        images=tuple(chat.features(key) for key in group.prompt.image_keys),
+        responses=tuple(
+            LearnerResponse(
+                index=index,
+                token_ids=attempt.completion.token_ids,
+                sampler_logprobs=attempt.completion.logprobs,
+                advantage=advantage,
+            )
+            for index, (attempt, advantage) in enumerate(zip(scored, values, strict=True))
+        ),
+    )
+
+
+def minibatches(groups: Sequence[LearnerGroup], num: int) -> list[list[LearnerGroup]]:
+    """The groups of each optimiser update: `num` parts, or fewer so that none is empty.
+
+    Each domain is dealt out in turn, so a part's mix is the whole's to within one group.
+    """
+    num = min(num, len(groups))
+    by_domain = sorted(groups, key=lambda group: group.domain)
+    return [by_domain[part::num] for part in range(num)]
+
+
+def denominators(groups: Sequence[LearnerGroup], max_response_tokens: int) -> Denominators:
+    """What the loss of one update divides by, however it is cut into micro-batches."""
+    lengths = [len(r.token_ids) for group in groups for r in group.responses]
+    return Denominators(
+        num_responses=len(lengths),
+        num_tokens=sum(lengths),
+        max_response_tokens=max_response_tokens,
+    )
+
+
+def microbatches(
+    groups: Sequence[LearnerGroup],
+    *,
+    max_tokens: int,
+    max_patches: int,
+    positions: Positions,
+) -> Iterator[Microbatch]:
+    """Rows of at most `max_tokens` and `max_patches`, save for what can't be cut."""
+    row: list[tuple[int, LearnerGroup]] = []
+    num_tokens = num_patches = 0
+    for place, group in _parts(groups, max_tokens):
+        tokens, patches = group.num_tokens, group.num_patches
+        if row and (num_tokens + tokens > max_tokens or num_patches + patches > max_patches):
+            yield _pack(row, positions)
+            row, num_tokens, num_patches = [], 0, 0
+        row.append((place, group))
+        num_tokens += tokens
+        num_patches += patches
+    if row:
+        yield _pack(row, positions)
+
+
+def _parts(groups: Sequence[LearnerGroup], max_tokens: int) -> Iterator[tuple[int, LearnerGroup]]:
+    """Groups with their index, long ones cut between responses, empty responses left out.
+
+    Longest prompts first: what lies together is of like length, so its attention is padded less.
+    """
+    order = sorted(range(len(groups)), key=lambda place: -len(groups[place].prompt_ids))
+    for place in order:
+        group = groups[place]
+        part: list[LearnerResponse] = []
+        num_tokens = len(group.prompt_ids)
+        for response in group.responses:
+            length = len(response.token_ids)
+            if part and num_tokens + length > max_tokens:
+                yield place, replace(group, responses=tuple(part))
+                part, num_tokens = [], len(group.prompt_ids)
+            if length:
+                part.append(response)
+                num_tokens += length
+        if part:
+            yield place, replace(group, responses=tuple(part))
+
+
+def _pack(row: Sequence[tuple[int, LearnerGroup]], positions: Positions) -> Microbatch:
+    token_ids: list[int] = []
+    position_ids: list[torch.Tensor] = []
+    predict: list[torch.Tensor] = []
+    for _, group in row:
+        prompt_3P = positions(group.prompt_ids, group.images)
+        position_ids.append(prompt_3P)
+        next_position = int(prompt_3P.max()) + 1
+        token_ids.extend(group.prompt_ids)
+        prompt_end = len(token_ids) - 1
+        for response in group.responses:
+            length = len(response.token_ids)
+            own = torch.arange(len(token_ids), len(token_ids) + length)
+            predict.append(torch.cat([torch.tensor([prompt_end]), own[:-1]]))
+            position_ids.append((torch.arange(length) + next_position).expand(3, -1))
+            token_ids.extend(response.token_ids)
+    responses = [response for _, group in row for response in group.responses]
+    lengths = torch.tensor([len(response.token_ids) for response in responses])
+    logprobs = [p for response in responses for p in response.sampler_logprobs]
+    advantages_N = torch.tensor([response.advantage for response in responses])
+    return Microbatch(
+        spans=tuple(_span(group) for _, group in row),
+        token_ids_T=torch.tensor(token_ids),
+        position_ids_3T=torch.cat(position_ids, dim=1),
+        pixels=_pixels([image for _, group in row for image in group.images]),
+        predict_R=torch.cat(predict),
+        target_R=torch.tensor([t for response in responses for t in response.token_ids]),
+        response_R=torch.arange(len(responses)).repeat_interleave(lengths),
+        sampler_logprobs_R=torch.tensor(logprobs, dtype=torch.float32),
+        advantages_R=advantages_N.repeat_interleave(lengths),
+        places_N=tuple((place, r.index) for place, group in row for r in group.responses),
+    )
+
+
+def _span(group: LearnerGroup) -> GroupSpan:
+    return GroupSpan(
+        prompt_length=len(group.prompt_ids),
+        response_lengths=tuple(len(r.token_ids) for r in group.responses),
+    )
+
+
+def _pixels(images: Sequence[ImageFeatures]) -> dict[str, torch.Tensor]:
+    if not images:
+        return {}
+    return {
+        "pixel_values": torch.cat([image.pixel_values for image in images]),
+        "image_grid_thw": torch.tensor([image.grid_thw for image in images]),
+    }

@@ -1,0 +1,77 @@
+"""One forward of a packed micro-batch: row in, log-probs and entropies of its response tokens out.
+
+The Hugging Face model runs as it is, on a batch of one row; only its attention knows about groups
+(shared_prefix.py) and only predicting positions meet the LM head (logprobs.py).
+
+Shapes: T tokens of the row, R response tokens, P tokens of a prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from vlrl.batch import Microbatch
+from vlrl.images import ImageFeatures
+from vlrl.logprobs import PolicyHead, token_logprobs
+from vlrl.shared_prefix import build_layout
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenPredictions:
+    """fp32 log-probs (with gradient) and entropies (without) of R response tokens, in nats."""
+
+    logprobs_R: torch.Tensor
+    entropy_R: torch.Tensor
+    padding_share: float
+
+
+def predict(model: Any, batch: Microbatch, head: PolicyHead) -> TokenPredictions:
+    """What the policy thought of each response token.
+
+    Raises:
+        ValueError: a response holds a banned token, which the policy can't have sampled.
+    """
+    banned = torch.isin(batch.target_R, torch.tensor(head.banned_token_ids, dtype=torch.long))
+    if banned.any():
+        raise ValueError(
+            f"a response holds the banned token {int(batch.target_R[banned][0])}: the sampler must "
+            "not sample media tokens"
+        )
+    device = model.get_input_embeddings().weight.device
+    layout = build_layout(batch.spans, dtype=model.dtype, device=device)
+    output = model.model(
+        input_ids=batch.token_ids_T[None].to(device),
+        position_ids=batch.position_ids_3T[:, None].to(device),
+        shared_prefix=layout,
+        use_cache=False,
+        **{name: tensor.to(device) for name, tensor in batch.pixels.items()},
+    )
+    hidden_RE = output.last_hidden_state[0].index_select(0, batch.predict_R.to(device))
+    logprobs_R, entropy_R = token_logprobs(
+        hidden_RE, model.get_output_embeddings().weight, batch.target_R.to(device), head
+    )
+    return TokenPredictions(
+        logprobs_R=logprobs_R, entropy_R=entropy_R, padding_share=layout.padding_share
+    )
+
+
+def prompt_positions(
+    model: Any, prompt_ids: Sequence[int], images: Sequence[ImageFeatures]
+) -> torch.Tensor:
+    """M-RoPE positions [3, P] of an expanded prompt, by the model's own rule."""
+    ids = torch.tensor([prompt_ids])
+    grids = torch.tensor([image.grid_thw for image in images]) if images else None
+    is_image = (ids == model.config.image_token_id).int()
+    num_places, num_tokens = int(is_image.sum()), sum(image.num_tokens for image in images)
+    if num_places != num_tokens:
+        raise ValueError(
+            f"a prompt has {num_places} image tokens but its {len(images)} images take {num_tokens}"
+        )
+    positions, _ = model.model.get_rope_index(
+        ids, mm_token_type_ids=is_image, image_grid_thw=grids, attention_mask=torch.ones_like(ids)
+    )
+    return positions[:, 0]

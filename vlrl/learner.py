@@ -1,0 +1,215 @@
+"""The learner: a model, its optimiser, and one exact update from a mini-batch of groups.
+
+Each group's prompt and images go through the model once; the loss is summed over micro-batches
+with the whole update's denominators.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+
+from vlrl.batch import LearnerGroup, Microbatch, denominators, microbatches
+from vlrl.config import LearnerConfig, LossConfig
+from vlrl.forward import TokenPredictions, predict, prompt_positions
+from vlrl.logprobs import PolicyHead
+from vlrl.losses import LOSSES, LossInputs
+from vlrl.models.load import check_family, freeze
+from vlrl.shared_prefix import use_shared_prefix
+from vlrl.update_stats import StatsCollector, UpdateStats
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Work:
+    """What the micro-batches of one update or probe cost."""
+
+    num_microbatches: int = 0
+    num_images: int = 0
+    num_patches: int = 0
+    num_prompt_tokens: int = 0
+    num_response_tokens: int = 0
+    padding: list[float] = field(default_factory=list[float])
+
+    def add(self, batch: Microbatch, padding_share: float) -> None:
+        self.num_microbatches += 1
+        self.num_prompt_tokens += sum(span.prompt_length for span in batch.spans)
+        self.num_response_tokens += batch.target_R.numel()
+        self.padding.append(padding_share)
+        if batch.pixels:
+            self.num_images += batch.pixels["image_grid_thw"].shape[0]
+            self.num_patches += batch.pixels["pixel_values"].shape[0]
+
+    @property
+    def padding_share(self) -> float:
+        return sum(self.padding) / max(len(self.padding), 1)
+
+
+class Learner:
+    """A policy in training.
+
+    `model` is a Qwen-VL model of transformers; its text part is given the shared-prefix attention
+    and it stays in eval mode, because dropout would make it another policy than the sampler's.
+    `temperature` and `banned_token_ids` are the sampler's; `max_response_tokens` its limit, which
+    Dr. GRPO divides by.
+
+    Attributes:
+        num_updates: optimiser updates done. num_skipped: those left out for a gradient that was
+            not finite.
+
+    Raises:
+        ModelError: a family that isn't supported, or a freeze pattern that matches nothing.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        config: LearnerConfig,
+        loss: LossConfig,
+        temperature: float,
+        banned_token_ids: Sequence[int],
+        max_response_tokens: int,
+        freeze_patterns: Sequence[str] = (),
+    ) -> None:
+        check_family(model.config, "the model")
+        use_shared_prefix(model)
+        freeze(model, freeze_patterns)
+        self.model = model.eval()
+        self.config = config
+        self.loss = loss
+        self.num_updates = 0
+        self.num_skipped = 0
+        self._max_response_tokens = max_response_tokens
+        self._head = PolicyHead(
+            temperature=temperature,
+            banned_token_ids=tuple(banned_token_ids),
+            chunk=config.logprob_chunk,
+        )
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._trained,
+            lr=config.lr,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+        )
+
+    @property
+    def lr(self) -> float:
+        """The next update's learning rate: a linear warm-up, then constant."""
+        warmup = self.config.warmup_updates
+        return self.config.lr * min(1.0, (self.num_updates + 1) / (warmup + 1))
+
+    def update(self, groups: Sequence[LearnerGroup]) -> UpdateStats:
+        """One optimiser update from one mini-batch of groups (see batch.minibatches).
+
+        A gradient that isn't finite changes nothing: it is logged and counted.
+
+        Raises:
+            ValueError: the groups hold no response token at all, or a banned one.
+        """
+        collector, work = self._backward(groups)
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self.config.max_grad_norm))
+        lr, skipped = self.lr, not torch.isfinite(torch.tensor(grad_norm)).item()
+        if skipped:
+            self.num_skipped += 1
+            logger.warning("update skipped: the gradient's norm is %s", grad_norm)
+        else:
+            for parameters in self._optimizer.param_groups:
+                parameters["lr"] = lr
+            self._optimizer.step()
+            self.num_updates += 1
+        self._optimizer.zero_grad(set_to_none=True)
+        num_responses = sum(len(group.responses) for group in groups)
+        return UpdateStats(
+            loss=collector.loss,
+            grad_norm=grad_norm,
+            lr=lr,
+            skipped=bool(skipped),
+            kl=collector.kl / collector.num_tokens,
+            kl_k3=collector.kl_k3 / collector.num_tokens,
+            entropy=collector.entropy / collector.num_tokens,
+            response_length=collector.num_tokens / num_responses,
+            positive=collector.positive.stats(),
+            negative=collector.negative.stats(),
+            num_groups=len(groups),
+            num_responses=num_responses,
+            num_microbatches=work.num_microbatches,
+            num_images=work.num_images,
+            num_patches=work.num_patches,
+            num_prompt_tokens=work.num_prompt_tokens,
+            num_response_tokens=work.num_response_tokens,
+            padding_share=work.padding_share,
+        )
+
+    @torch.no_grad()
+    def logprobs(self, groups: Sequence[LearnerGroup]) -> list[list[torch.Tensor]]:
+        """The policy's log-probs of every response: [groups][responses], each fp32 [tokens]."""
+        found = [[torch.empty(0) for _ in group.responses] for group in groups]
+        rows = [{r.index: row for row, r in enumerate(group.responses)} for group in groups]
+        for batch, predictions in self._predictions(groups):
+            lengths = [n for span in batch.spans for n in span.response_lengths]
+            parts = predictions.logprobs_R.cpu().split(lengths)
+            for (place, index), logprobs_T in zip(batch.places_N, parts, strict=True):
+                found[place][rows[place][index]] = logprobs_T
+        return found
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Every parameter by its Hugging Face name, for the sampler; a tied head comes once."""
+        for name, parameter in self.model.named_parameters():
+            yield name, parameter.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs: weights, optimiser, counters."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "num_updates": self.num_updates,
+            "num_skipped": self.num_skipped,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.num_updates = state["num_updates"]
+        self.num_skipped = state["num_skipped"]
+
+    def _backward(self, groups: Sequence[LearnerGroup]) -> tuple[StatsCollector, _Work]:
+        """Add up the loss's gradient over the micro-batches."""
+        divisors = denominators(groups, self._max_response_tokens)
+        if not divisors.num_tokens:
+            raise ValueError("there is no response token to learn from in this mini-batch")
+        collector, work = StatsCollector(), _Work()
+        for batch, predictions in self._predictions(groups):
+            device = predictions.logprobs_R.device
+            inputs = LossInputs(
+                learner_logprobs_R=predictions.logprobs_R,
+                sampler_logprobs_R=batch.sampler_logprobs_R.to(device),
+                advantages_R=batch.advantages_R.to(device),
+                response_R=batch.response_R.to(device),
+                num_responses=len(batch.places_N),
+                denominators=divisors,
+            )
+            outputs = LOSSES[self.loss.name](inputs, self.loss)
+            outputs.loss.backward()
+            collector.add(inputs, outputs, predictions.entropy_R)
+            work.add(batch, predictions.padding_share)
+        return collector, work
+
+    def _predictions(
+        self, groups: Sequence[LearnerGroup]
+    ) -> Iterator[tuple[Microbatch, TokenPredictions]]:
+        for batch in microbatches(
+            groups,
+            max_tokens=self.config.tokens_per_microbatch,
+            max_patches=self.config.patches_per_microbatch,
+            positions=partial(prompt_positions, self.model),
+        ):
+            yield batch, predict(self.model, batch, self._head)

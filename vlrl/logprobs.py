@@ -1,0 +1,105 @@
+"""Log-probs and entropies from hidden states, in chunks: [tokens, vocabulary] is never held whole.
+
+The policy is softmax(logits / temperature) with banned tokens at no probability, in fp32; the
+sampler's is the same. The backward pass computes a chunk's logits again instead of keeping them.
+
+Shapes: R response tokens, C tokens of a chunk, V vocabulary, E hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+BANNED_LOGIT = -1e30
+"""Stands for -inf: its probability is exactly 0 and 0 * BANNED_LOGIT is still 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyHead:
+    """What turns logits into the policy that was sampled, and how many tokens at once."""
+
+    temperature: float
+    banned_token_ids: tuple[int, ...]
+    chunk: int
+
+
+def token_logprobs(
+    hidden_RE: torch.Tensor, weight_VE: torch.Tensor, target_R: torch.Tensor, head: PolicyHead
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp32 log-probs [R] of the targets, with gradient, and entropies [R] in nats, without."""
+    return _TokenLogprobs.apply(hidden_RE, weight_VE, target_R, head)
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """d logprob / d logits = (one-hot - softmax) / temperature, with the softmax made again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_RE: torch.Tensor,
+        weight_VE: torch.Tensor,
+        target_R: torch.Tensor,
+        head: PolicyHead,
+    ) -> Any:
+        logprobs_R = hidden_RE.new_empty(target_R.shape, dtype=torch.float32)
+        entropy_R = torch.empty_like(logprobs_R)
+        normaliser_R = torch.empty_like(logprobs_R)
+        for rows in _chunks(target_R.numel(), head.chunk):
+            logits_CV = _logits(hidden_RE[rows], weight_VE, head)
+            target_logits_C = logits_CV.gather(1, target_R[rows, None])[:, 0]
+            top_C = logits_CV.amax(dim=1)
+            weights_CV = (logits_CV - top_C[:, None]).exp_()
+            total_C = weights_CV.sum(dim=1)
+            normaliser_R[rows] = top_C + total_C.log()
+            logprobs_R[rows] = target_logits_C - normaliser_R[rows]
+            mean_logit_C = (weights_CV.mul_(logits_CV)).sum(dim=1) / total_C
+            entropy_R[rows] = normaliser_R[rows] - mean_logit_C
+        ctx.save_for_backward(hidden_RE, weight_VE, target_R, normaliser_R)
+        ctx.head = head
+        ctx.mark_non_differentiable(entropy_R)
+        return logprobs_R, entropy_R
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        hidden_RE, weight_VE, target_R, normaliser_R = ctx.saved_tensors
+        head: PolicyHead = ctx.head
+        grad_R: torch.Tensor = grads[0]
+        wants_hidden, wants_weight = ctx.needs_input_grad[:2]
+        grad_hidden_RE = torch.empty_like(hidden_RE) if wants_hidden else None
+        # Summed over chunks in fp32, whatever the weights' dtype.
+        grad_weight_VE = torch.zeros_like(weight_VE, dtype=torch.float32) if wants_weight else None
+        for rows in _chunks(target_R.numel(), head.chunk):
+            logits_CV = _logits(hidden_RE[rows], weight_VE, head)
+            scale_C = grad_R[rows] / head.temperature
+            grad_CV = logits_CV.sub_(normaliser_R[rows, None]).exp_().mul_(-scale_C[:, None])
+            grad_CV.scatter_add_(1, target_R[rows, None], scale_C[:, None])
+            grad_CV = grad_CV.to(hidden_RE.dtype)
+            if grad_hidden_RE is not None:
+                grad_hidden_RE[rows] = grad_CV @ weight_VE
+            if grad_weight_VE is not None:
+                grad_weight_VE += grad_CV.T @ hidden_RE[rows]
+        if grad_weight_VE is not None:
+            grad_weight_VE = grad_weight_VE.to(weight_VE.dtype)
+        return grad_hidden_RE, grad_weight_VE, None, None
+
+
+def _logits(hidden_CE: torch.Tensor, weight_VE: torch.Tensor, head: PolicyHead) -> torch.Tensor:
+    logits_CV = (hidden_CE @ weight_VE.T).float()
+    if head.temperature != 1.0:
+        logits_CV = logits_CV.div_(head.temperature)
+    if head.banned_token_ids:
+        logits_CV[:, _index(head.banned_token_ids, logits_CV.device)] = BANNED_LOGIT
+    return logits_CV
+
+
+def _index(token_ids: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(token_ids, device=device)
+
+
+def _chunks(num_rows: int, chunk: int) -> Iterator[slice]:
+    for start in range(0, num_rows, chunk):
+        yield slice(start, start + chunk)

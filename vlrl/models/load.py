@@ -1,0 +1,141 @@
+"""A policy and its processor from a folder, a hub id or a built-in name; and back to a folder."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from vlrl.shared_prefix import use_shared_prefix
+
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""`model_type`s whose packed forward is known to be exact."""
+BUILTIN_ROOT = Path(__file__).resolve().parent
+"""A folder in here with a config.json is a built-in checkpoint."""
+
+
+class ModelError(ValueError):
+    """A checkpoint or a freeze pattern that can't be used: which, why, and what to do."""
+
+
+def resolve(path: str) -> str:
+    """What transformers is given for a config's `model.path`: a folder, or a hub id.
+
+    Raises:
+        ModelError: a path to no folder, or a folder that holds no checkpoint.
+    """
+    builtin = BUILTIN_ROOT / path
+    folder = builtin if (builtin / "config.json").is_file() else Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder}: no config.json: not a Hugging Face checkpoint")
+        return str(folder)
+    if path.startswith((".", "/", "~")) or path.count("/") != 1:
+        names = sorted(p.parent.name for p in BUILTIN_ROOT.glob("*/config.json"))
+        raise ModelError(
+            f"{path}: no such folder, and neither a hub id (owner/name) nor a built-in model "
+            f"({', '.join(names) or 'none'})"
+        )
+    return path
+
+
+def load_policy(path: str, dtype: Literal["auto", "float32", "bfloat16"] = "auto") -> Any:
+    """The model, ready for the packed forward, on the GPU if there is one.
+
+    `dtype` auto: float32 on a CPU, bfloat16 on a GPU.
+
+    Raises:
+        ModelError: no such checkpoint, the hub can't be reached, or the family isn't supported.
+    """
+    where = resolve(path)
+    config = _from_hub(where, AutoConfig.from_pretrained)
+    check_family(config, where)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    model = _from_hub(
+        where, AutoModelForImageTextToText.from_pretrained, dtype=getattr(torch, dtype)
+    )
+    use_shared_prefix(model)
+    return model.to(device).eval()
+
+
+def load_processor(path: str) -> Any:
+    """The checkpoint's processor: tokenizer, chat template, image processor.
+
+    Raises:
+        ModelError: no such checkpoint, or the hub can't be reached.
+    """
+    return _from_hub(resolve(path), AutoProcessor.from_pretrained)
+
+
+def save_policy(model: Any, processor: Any, folder: Path) -> None:
+    """Write a checkpoint that `AutoModelForImageTextToText` and vLLM load."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def check_family(config: Any, where: str) -> None:
+    """Refuse what the packed forward would compute wrongly.
+
+    Raises:
+        ModelError: an unknown family, or layers with a sliding window.
+    """
+    family = getattr(config, "model_type", None)
+    if family not in FAMILIES:
+        raise ModelError(
+            f"{where}: models of the family {family!r} can't be trained; supported families: "
+            f"{', '.join(FAMILIES)}"
+        )
+    layer_types = getattr(config.text_config, "layer_types", None) or ()
+    if "sliding_attention" in layer_types:
+        raise ModelError(f"{where}: layers with a sliding window can't be trained")
+
+
+def freeze(model: Any, patterns: Sequence[str]) -> list[str]:
+    """Stop training the parameters whose names match; the names that were frozen.
+
+    Raises:
+        ModelError: a pattern that matches nothing, or nothing left to train.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            near = difflib.get_close_matches(pattern, _stems(names), n=3, cutoff=0.3)
+            hint = f"near names: {', '.join(near)}" if near else f"e.g. {names[0]}"
+            raise ModelError(f"model.freeze: {pattern!r} matches no parameter; {hint}")
+    frozen = [n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
+    if len(frozen) == len(names):
+        raise ModelError("model.freeze: every parameter is frozen, nothing is left to train")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in set(frozen))
+    return frozen
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """The names, and the folders of modules that they lie in as patterns."""
+    stems = {".".join(n.split(".")[:depth]) + ".*" for n in names for depth in range(1, 4)}
+    return [*names, *sorted(stems)]
+
+
+def _from_hub(where: str, load: Any, **kwargs: Any) -> Any:
+    try:
+        return load(where, **kwargs)
+    except OSError as error:
+        if Path(where).is_dir():
+            raise ModelError(f"{where}: can't be loaded: {error}") from error
+        raise ModelError(
+            f"{where}: not in a local folder, and the hub did not give it ({_first_line(error)}). "
+            "Download it where there is a network (`hf download ID --local-dir FOLDER`) and set "
+            "model.path=FOLDER."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,293 @@
+"""Attention of packed groups: a response sees its prompt and itself, no mask over the whole row.
+
+A micro-batch is one row: [prompt][response 1]...[response G] of a group, then the next group. Every
+token-wise part of the model runs on exactly these T tokens. Attention is the only part that has to
+know, so it alone is replaced (transformers' AttentionInterface, text model only): queries, keys and
+values are gathered into a few padded buckets, prompts attend causally, responses attend to their
+prompt's keys followed by their own, and the outputs go back to their places in the row.
+
+Shapes: T tokens of the row, S slots of all buckets, N rows of a bucket, P prompt and R response
+length of a bucket, H heads, K key-value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+ATTENTION_NAME = "vlrl_shared_prefix"
+BUCKET_SLACK = 1.25
+"""A bucket's longest row is at most this times its shortest (plus 16 tokens)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSpan:
+    """Where a group lies in the row: its prompt's length, then its responses' (none empty)."""
+
+    prompt_length: int
+    response_lengths: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the group takes in the row."""
+        return self.prompt_length + sum(self.response_lengths)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptBucket:
+    """N prompts padded at their end to P tokens; plain causal attention."""
+
+    num_rows: int
+    length: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseBucket:
+    """N responses padded to R tokens, with the keys of prompts of one prompt bucket before them.
+
+    prompt_N: the row of each response's prompt in that bucket.
+    bias: [N or 1, 1, R, P + R], 0 where a query sees a key and -inf where it doesn't.
+    """
+
+    prompt_bucket: int
+    num_rows: int
+    length: int
+    prompt_N: torch.Tensor
+    bias: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How the T tokens of a row are laid out in the buckets' S slots, prompts' buckets first.
+
+    token_S: the token of each slot (padding: any). slot_T: the slot of each token.
+    """
+
+    prompts: tuple[PromptBucket, ...]
+    responses: tuple[ResponseBucket, ...]
+    token_S: torch.Tensor
+    slot_T: torch.Tensor
+
+    @property
+    def padding_share(self) -> float:
+        """Share of the slots that hold no token."""
+        return 1 - self.slot_T.numel() / max(self.token_S.numel(), 1)
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A stretch of the row that becomes one row of a bucket; `owner` is its prompt's index."""
+
+    start: int
+    length: int
+    owner: int
+
+
+def build_layout(spans: Sequence[GroupSpan], *, dtype: torch.dtype, device: torch.device) -> Layout:
+    """The buckets of a row of groups; `dtype` is that of the attention's queries."""
+    prompts, responses = _pieces(spans)
+    slots = _Slots()
+    prompt_buckets: list[PromptBucket] = []
+    response_buckets: list[ResponseBucket] = []
+    members = _buckets(prompts)
+    for bucket in members:
+        slots.add(bucket)
+        prompt_buckets.append(PromptBucket(num_rows=len(bucket), length=_longest(bucket)))
+    for index, bucket in enumerate(members):
+        row_of = {prompt.owner: row for row, prompt in enumerate(bucket)}
+        own = [piece for piece in responses if piece.owner in row_of]
+        for part in _buckets(own):
+            slots.add(part)
+            rows = [row_of[piece.owner] for piece in part]
+            lengths = [bucket[row].length for row in rows]
+            bias = _bias(lengths, prompt_buckets[index].length, _longest(part))
+            response_buckets.append(
+                ResponseBucket(
+                    prompt_bucket=index,
+                    num_rows=len(part),
+                    length=_longest(part),
+                    prompt_N=torch.tensor(rows, device=device),
+                    bias=bias.to(dtype=dtype, device=device),
+                )
+            )
+    token_S, slot_T = slots.maps()
+    return Layout(
+        prompts=tuple(prompt_buckets),
+        responses=tuple(response_buckets),
+        token_S=token_S.to(device),
+        slot_T=slot_T.to(device),
+    )
+
+
+def use_shared_prefix(model: Any) -> None:
+    """Give a model's text part the attention of this file; its vision tower keeps SDPA.
+
+    Without a layout (generation, a plain forward) the model computes as it did with SDPA.
+    """
+    AttentionInterface.register(ATTENTION_NAME, shared_prefix_attention)
+    AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
+    model.set_attn_implementation(
+        {"": "sdpa", "text_config": ATTENTION_NAME, "vision_config": "sdpa"}
+    )
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    shared_prefix: Layout | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """What a layer calls: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
+    if shared_prefix is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    layout, scale = shared_prefix, kwargs.get("scaling")
+    q, k, v = (_to_buckets(x[0].transpose(0, 1), layout) for x in (query, key, value))
+    num_prompts = len(layout.prompts)
+    outputs = [_attend(q[i], k[i], v[i], None, scale) for i in range(num_prompts)]
+    for i, bucket in enumerate(layout.responses, start=num_prompts):
+        keys = _after_prompt(k[bucket.prompt_bucket], k[i], bucket)
+        values = _after_prompt(v[bucket.prompt_bucket], v[i], bucket)
+        outputs.append(_attend(q[i], keys, values, bucket.bias, scale))
+    flat = torch.cat([output.flatten(0, 1) for output in outputs])
+    return _FromSlots.apply(flat, layout.slot_T)[None], None
+
+
+def _attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, bias: torch.Tensor | None, scale: Any
+) -> torch.Tensor:
+    """SDPA of [N, length, heads, D] tensors, causal where there is no bias."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    if bias is not None and q.device.type != "cpu":
+        # With a mask, CUDA's fused kernels want as many key heads as query heads.
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+    out = functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=bias, is_causal=bias is None, scale=scale, enable_gqa=True
+    )
+    return out.transpose(1, 2)
+
+
+def _after_prompt(prompt: torch.Tensor, own: torch.Tensor, bucket: ResponseBucket) -> torch.Tensor:
+    """Keys (or values) [N, P + R, K, D] of responses: their prompt's, then their own."""
+    return torch.cat([prompt.index_select(0, bucket.prompt_N), own], dim=1)
+
+
+def _to_buckets(x_T: torch.Tensor, layout: Layout) -> list[torch.Tensor]:
+    """[T, heads, D] -> [N, length, heads, D] of each bucket, prompts first."""
+    buckets = (*layout.prompts, *layout.responses)
+    flat: torch.Tensor = _ToSlots.apply(x_T, layout.token_S, layout.slot_T)
+    parts = flat.split([bucket.num_rows * bucket.length for bucket in buckets])
+    return [
+        part.unflatten(0, (bucket.num_rows, bucket.length))
+        for part, bucket in zip(parts, buckets, strict=True)
+    ]
+
+
+class _ToSlots(torch.autograd.Function):
+    """Tokens to slots. Each token has one slot, so the backward is a gather, no scatter-add."""
+
+    @staticmethod
+    def forward(ctx: Any, x_T: torch.Tensor, token_S: torch.Tensor, slot_T: torch.Tensor) -> Any:
+        ctx.save_for_backward(slot_T)
+        return x_T.index_select(0, token_S)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (slot_T,) = ctx.saved_tensors
+        return grads[0].index_select(0, slot_T), None, None
+
+
+class _FromSlots(torch.autograd.Function):
+    """Slots back to tokens; padding gets no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x_S: torch.Tensor, slot_T: torch.Tensor) -> Any:
+        ctx.save_for_backward(slot_T)
+        ctx.num_slots = x_S.shape[0]
+        return x_S.index_select(0, slot_T)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (slot_T,) = ctx.saved_tensors
+        grad_S = grads[0].new_zeros(ctx.num_slots, *grads[0].shape[1:])
+        return grad_S.index_copy_(0, slot_T, grads[0]), None
+
+
+class _Slots:
+    """Collects the buckets' rows, in the order in which their slots lie."""
+
+    def __init__(self) -> None:
+        self.token_S: list[torch.Tensor] = []
+        self.is_token_S: list[torch.Tensor] = []
+
+    def add(self, bucket: Sequence[_Piece]) -> None:
+        """One padded row for each piece; padding repeats the piece's first token."""
+        offsets = torch.arange(_longest(bucket))
+        starts = torch.tensor([piece.start for piece in bucket])[:, None]
+        inside = offsets < torch.tensor([piece.length for piece in bucket])[:, None]
+        self.token_S.append((starts + offsets * inside).flatten())
+        self.is_token_S.append(inside.flatten())
+
+    def maps(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """token_S and slot_T of the layout."""
+        token_S, is_token_S = torch.cat(self.token_S), torch.cat(self.is_token_S)
+        slots = is_token_S.nonzero().flatten()
+        slot_T = torch.empty_like(slots)
+        slot_T[token_S[slots]] = slots
+        return token_S, slot_T
+
+
+def _pieces(spans: Sequence[GroupSpan]) -> tuple[list[_Piece], list[_Piece]]:
+    """The prompts and the responses of a row."""
+    prompts: list[_Piece] = []
+    responses: list[_Piece] = []
+    start = 0
+    for owner, span in enumerate(spans):
+        prompts.append(_Piece(start, span.prompt_length, owner))
+        start += span.prompt_length
+        for length in span.response_lengths:
+            responses.append(_Piece(start, length, owner))
+            start += length
+    return prompts, responses
+
+
+def _buckets(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
+    """Pieces of nearly the same length together, longest first."""
+    buckets: list[list[_Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.length):
+        if buckets and buckets[-1][0].length <= BUCKET_SLACK * piece.length + 16:
+            buckets[-1].append(piece)
+        else:
+            buckets.append([piece])
+    return buckets
+
+
+def _longest(bucket: Sequence[_Piece]) -> int:
+    return max(piece.length for piece in bucket)
+
+
+def _bias(prompt_lengths: Sequence[int], prompt_length: int, length: int) -> torch.Tensor:
+    """[N or 1, 1, R, P + R]: one for all when no prompt is padded."""
+    lengths = torch.tensor(sorted(set(prompt_lengths)))
+    if lengths.numel() > 1 or int(lengths[0]) != prompt_length:
+        lengths = torch.tensor(prompt_lengths)
+    sees_prompt = torch.arange(prompt_length) < lengths[:, None, None]
+    sees_own = torch.ones(length, length, dtype=torch.bool).tril()
+    seen = torch.cat(
+        [
+            sees_prompt.expand(-1, length, -1),
+            sees_own.expand(lengths.numel(), -1, -1),
+        ],
+        dim=2,
+    )
+    return torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
