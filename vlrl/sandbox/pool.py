@@ -40,7 +40,7 @@ class Ending(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """`Outcome(ending=FAILED, num_passed=2, num_tests=3, note="test 3: wrong value", cpu_s=0.01)`."""
+    """`Outcome(ending=FAILED, num_passed=2, num_tests=3, note="call 3: wrong value")`."""
 
     ending: Ending
     num_passed: int
@@ -85,7 +85,7 @@ class Sandbox:
         return _outcome(run, num_passed, num_tests, wrong)
 
     def run_stdio(self, program: str, tests: StdioTests, limits: Limits | None = None) -> Outcome:
-        """Run the program once a test on its stdin, compare stdout here; stops at the first miss."""
+        """Run the program once a test on its stdin, compare stdout here; stop at a miss."""
         num_tests = _counted(tests.tests)
         cpu_s = 0.0
         outcome = None

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -136,7 +136,7 @@ class Worker:
 
 
 @contextlib.contextmanager
-def _files(job: Job) -> Iterator[list[int]]:
+def _files(job: Job) -> Generator[list[int]]:
     """Memory files in the server's order: sealed inputs, then empty ones for what comes back."""
     fds: list[int] = []
     try:

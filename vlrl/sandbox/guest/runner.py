@@ -75,6 +75,7 @@ def _limit(header: dict[str, Any]) -> None:
 
 
 def _standard_streams() -> None:
+    # ruff: noqa: SIM115 - these stay open until the process ends
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)
     sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.__stderr__ = open(

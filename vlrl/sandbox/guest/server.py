@@ -29,9 +29,28 @@ from .isolation import (
 
 NUM_FDS = 6
 PRELOAD = (
-    "bisect collections copy dataclasses datetime decimal enum fractions functools heapq io "
-    "itertools json math operator random re statistics string threading typing"
-).split()
+    "bisect",
+    "collections",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "heapq",
+    "io",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "statistics",
+    "string",
+    "threading",
+    "typing",
+)
 
 
 def main(control_fd: int, folder: str) -> None:

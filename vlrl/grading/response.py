@@ -1,0 +1,137 @@
+r"""Where the final answer of a response stands.
+
+Only text after `</think>` counts, and an unclosed `<think>` has no answer. The last `\boxed{}` (or
+`\fbox{}`) counts; if that one is empty or unclosed there is no answer. Without a box: the last
+`<answer>` tag, or the last explicit statement ("The answer is 5", "Answer: 5", "#### 5"). A number
+in prose is no answer. Every scan is linear and looks at the last `MAX_TAIL` characters only.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MAX_TAIL = 1 << 15
+MAX_ANSWER = 2000
+MAX_LINE = 300
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+_STATEMENT = re.compile(
+    r"(?:\b(?:final |correct |right )?(?:answer|option|choice) ?(?:is|are|:|=)(?![a-zA-Z]) ?:?"
+    r"|\banswer\*{1,2}:|\banswer:\*{1,2}|####|答案(?:是|为|:|：)|选(?:择|项)?(?:是|:|：)?)",
+    re.IGNORECASE,
+)
+_NEGATED = re.compile(r"\s{0,4}(?:not\b|n't\b|neither\b|unknown\b|不)", re.IGNORECASE)
+_REASON = re.compile(r",? (?:because|since|as|so that|which|but|and not|rather than)\b|[。；]")
+_ZERO_WIDTH = {ord(c): None for c in "\u200b\u200c\u200d\u2060\ufeff"}
+
+
+def final_answer(response: str) -> str | None:
+    """The text of the answer that a response commits itself to; None if it does to none."""
+    text = _after_reasoning(response)
+    if text is None:
+        return None
+    last_box = None
+    for match in _BOX.finditer(text):
+        last_box = match
+    if last_box is not None:
+        return _some(_braced(text, last_box.end()))
+    tagged = _last_tag(text)
+    if tagged is not None:
+        return _some(tagged)
+    return _last_statement(text)
+
+
+def bare_answer(response: str) -> str | None:
+    """The whole response, if it is one short line without any of the marks of `final_answer`."""
+    text = _after_reasoning(response)
+    if text is None or _BOX.search(text) or "<answer>" in text or _STATEMENT.search(text):
+        return None
+    text = text.strip()
+    if not text or "\n" in text or len(text) > MAX_LINE:
+        return None
+    return _some(text)
+
+
+def clean(text: str) -> str:
+    """NFKC, no zero-width characters, one kind of minus and quotes, no markdown around it."""
+    text = unicodedata.normalize("NFKC", text[:MAX_ANSWER]).translate(_ZERO_WIDTH)
+    text = text.replace("\u2212", "-").replace("\u2013", "-")
+    text = text.replace("\u2018", "'").replace("\u2019", "'")
+    text = text.replace("\u201c", '"').replace("\u201d", '"').strip()
+    for mark in ("**", "__", "`", '"', "'", "*"):
+        if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
+            text = text[len(mark) : -len(mark)].strip()
+    return text
+
+
+def _after_reasoning(response: str) -> str | None:
+    """What follows the reasoning; None if the reasoning never ends."""
+    end = response.rfind("</think>")
+    if response.find("<think>", max(end, 0)) >= 0:
+        return None
+    text = response[end + len("</think>") :] if end >= 0 else response
+    return text[-MAX_TAIL:]
+
+
+def _some(text: str | None) -> str | None:
+    if text is None or not text.strip() or len(text) > MAX_ANSWER:
+        return None
+    return text.strip()
+
+
+def _braced(text: str, start: int) -> str | None:
+    """Contents of the braces that open at `start`, blanks before them allowed."""
+    while start < len(text) and text[start] in " \t":
+        start += 1
+    if start >= len(text) or text[start] != "{":
+        return None
+    depth = 0
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 2
+            continue
+        depth += (character == "{") - (character == "}")
+        if depth == 0:
+            return text[start + 1 : position]
+        position += 1
+    return None
+
+
+def _last_tag(text: str) -> str | None:
+    start = text.rfind("<answer>")
+    if start < 0:
+        return None
+    start += len("<answer>")
+    end = text.find("</answer>", start)
+    return text[start:end] if end >= 0 else ""
+
+
+def _last_statement(text: str) -> str | None:
+    last = None
+    for match in _STATEMENT.finditer(text):
+        last = match
+    if last is None:
+        return None
+    rest = text[last.end() : last.end() + MAX_ANSWER].lstrip(" \t*")
+    if _NEGATED.match(rest):
+        return None
+    line = rest.lstrip().split("\n", 1)[0]
+    reason = _REASON.search(line)
+    if reason:
+        line = line[: reason.start()]
+    line = _sentence(line)
+    if line.endswith("?"):
+        return None
+    return _some(line.rstrip(" .!*,;。"))
+
+
+def _sentence(line: str) -> str:
+    """Up to the first full stop or question mark that ends a sentence."""
+    for position, character in enumerate(line):
+        after = line[position + 1 : position + 2]
+        if character in ".!?？" and (after == "" or after in " *"):
+            return line[: position + 1]
+    return line
