@@ -6,6 +6,7 @@ value in them, never a template.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -165,6 +166,11 @@ def lettered(options: Sequence[object]) -> str:
     return "\n".join(f"({chr(ord('A') + i)}) {option}" for i, option in enumerate(options))
 
 
+def one_image(text: str) -> str:
+    """Of several markers for one picture the first becomes `<image>`; the others go."""
+    return re.sub(r"<image[2-9]>", "", text.replace("<image1>", "<image>", 1))
+
+
 def _render(template: jinja2.Template, values: Mapping[str, Any]) -> str:
     """The template's text.
 
@@ -181,5 +187,7 @@ def _names_in(text: str) -> set[str]:
     return meta.find_undeclared_variables(_ENVIRONMENT.parse(text))
 
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
-_ENVIRONMENT.filters["lettered"] = lettered
+_ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+)
+_ENVIRONMENT.filters.update(lettered=lettered, one_image=one_image)

@@ -33,7 +33,9 @@ Parameter = str | int | float | bool | list[int] | list[str]
 class HubSource(Section):
     """A data set of the Hugging Face hub, or its copy under `data.root`."""
 
-    id: str
+    id: str | None = None
+    """None: the hub has no copy that fits; `obtain` says where to get one for `data.root`."""
+    obtain: str = ""
     config: str | None = None
     revision: str | None = None
     folder: str

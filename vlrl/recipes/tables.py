@@ -134,6 +134,11 @@ def _read_parquet(path: Path) -> Sequence[Mapping[str, object]]:
 
 def _read_hub(recipe: Recipe, hub: HubSource, split: Split) -> Sequence[Mapping[str, object]]:
     """A split from the hub, images left encoded."""
+    if hub.id is None:
+        raise ConfigError(
+            f"recipe {recipe.name} wants a local copy: {hub.obtain}; then set data.root=FOLDER "
+            f"with FOLDER/{hub.folder}/{ROOT_FILES[split]}"
+        )
     import datasets  # slow to import, so only where it is wanted
 
     wanted = recipe.splits[split]
