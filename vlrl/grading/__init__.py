@@ -1,1 +1,1 @@
-"""Pure judges: a gold answer and a response's text in, a Verdict out. Nothing here knows of tasks."""
+"""Pure judges: a gold answer and an answer in, a judgement out. Nothing here knows of tasks."""

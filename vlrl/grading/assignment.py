@@ -1,4 +1,4 @@
-"""Who is what: "Abigail is a knave, and Evelyn is a knight." Every name asked for, no other word."""
+"""Who is what: "Abigail is a knave, and Evelyn is a knight." All names, no other words."""
 
 from __future__ import annotations
 

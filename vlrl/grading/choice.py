@@ -37,7 +37,7 @@ def choose(options: Sequence[str], answer: str) -> int | None:
 
 
 def choose_several(options: Sequence[str], answer: str) -> frozenset[int] | None:
-    """For golds with several letters: `B, C`, `BC`, `CB`; None if anything else is in the answer."""
+    """For golds with several letters: `B, C`, `BC`, `CB`; None if there is anything else."""
     letters = [c for c in clean(answer) if c not in " ,()."]
     indices = [_index(c, options) for c in letters if c.isupper()]
     if not letters or len(indices) != len(letters) or len(set(indices)) != len(indices):

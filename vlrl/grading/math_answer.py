@@ -54,7 +54,7 @@ def _same(gold: Expression, answer: Expression) -> Match:
     if gold.unit and answer.unit and gold.unit != answer.unit:
         return Match.DIFFERENT
     wanted, got = _without_name(gold.body, answer.body)
-    if wanted == got or wanted.casefold() == got.casefold() and len(wanted) > 3:
+    if wanted == got or (_prose(wanted) and wanted.casefold() == got.casefold()):
         return Match.SAME
     left, right = exact_value(wanted), exact_value(got)
     if left is not None and right is not None:

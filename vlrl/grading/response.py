@@ -18,11 +18,11 @@ MAX_LINE = 300
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _STATEMENT = re.compile(
     r"(?:\b(?:final |correct |right )?(?:answer|option|choice) ?(?:is|are|:|=)(?![a-zA-Z]) ?:?"
-    r"|\banswer\*{1,2}:|\banswer:\*{1,2}|####|答案(?:是|为|:|：)|选(?:择|项)?(?:是|:|：)?)",
+    r"|\banswer\*{1,2}:|\banswer:\*{1,2}|####|答案(?:是|为|:|\uff1a)|选(?:择|项)?(?:是|:|\uff1a)?)",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(r"\s{0,4}(?:not\b|n't\b|neither\b|unknown\b|不)", re.IGNORECASE)
-_REASON = re.compile(r",? (?:because|since|as|so that|which|but|and not|rather than)\b|[。；]")
+_REASON = re.compile(r",? (?:because|since|as|so that|which|but|and not|rather than)\b|[。\uff1b]")
 _ZERO_WIDTH = {ord(c): None for c in "\u200b\u200c\u200d\u2060\ufeff"}
 
 
@@ -123,7 +123,7 @@ def _last_statement(text: str) -> str | None:
     if reason:
         line = line[: reason.start()]
     line = _sentence(line)
-    if line.endswith("?"):
+    if line.endswith(("?", "\uff1f")):
         return None
     return _some(line.rstrip(" .!*,;。"))
 
@@ -132,6 +132,6 @@ def _sentence(line: str) -> str:
     """Up to the first full stop or question mark that ends a sentence."""
     for position, character in enumerate(line):
         after = line[position + 1 : position + 2]
-        if character in ".!?？" and (after == "" or after in " *"):
+        if character in ".!?\uff1f" and (after == "" or after in " *"):
             return line[: position + 1]
     return line

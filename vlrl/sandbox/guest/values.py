@@ -2,8 +2,8 @@
 
 None, booleans and strings stand for themselves, a list is a list; everything else is an object with
 one key: `{"i": "0x2a"}`, `{"f": "0.5"}`, `{"t": [...]}` tuple, `{"s": [...]}` set,
-`{"d": [[k, v]]}`, `{"b": "00ff"}` bytes, `{"c": ["1.0", "0.0"]}` complex. Integers are hexadecimal: no
-quadratic time.
+`{"d": [[k, v]]}`, `{"b": "00ff"}` bytes, `{"c": ["1.0", "0.0"]}` complex. Integers are hexadecimal:
+no quadratic time.
 """
 
 from __future__ import annotations
