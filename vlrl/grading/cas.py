@@ -111,7 +111,7 @@ class _Worker:
         theirs.close()
         self._stream = self._socket.makefile("rb")
         self._line(START_S)
-        self._timeout_s = 5 * budget_s + GRACE_S
+        self._timeout_s = 10 * budget_s + GRACE_S
 
     def ask(self, line: bytes) -> Said:
         self._socket.sendall(line)
