@@ -87,9 +87,11 @@ class RowMapper:
                 is missing.
         """
         options = self._options(raw)
-        answer = transformed(self._value(raw, "answer"), self._recipe.answer, options)
-        if answer is None or (isinstance(answer, str | list | tuple) and not _filled(answer)):
-            raise RowError("the answer is empty")
+        answer: object = ""
+        if "answer" in self._places:
+            answer = transformed(self._value(raw, "answer"), self._recipe.answer, options)
+            if answer is None or (isinstance(answer, str | list | tuple) and not _filled(answer)):
+                raise RowError("the answer is empty")
         question = self._value(raw, "question")
         if not isinstance(question, str) or not question.strip():
             raise RowError(f"the question is {question!r}, text is wanted")

@@ -73,7 +73,8 @@ class Fields(Section):
     """
 
     question: str = "question"
-    answer: str = "answer"
+    answer: str | None = "answer"
+    """null: there is none, as where `extra` holds the tests of a coding problem."""
     id: str | None = None
     options: str | None = None
     images: str | None = None
