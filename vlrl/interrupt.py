@@ -9,11 +9,24 @@ from dataclasses import dataclass
 from types import FrameType
 
 
+class Interrupted(Exception):
+    """Somebody asked for the end, at a place where stopping loses nothing."""
+
+
 @dataclass
 class Interrupt:
     """Whether somebody asked for the end."""
 
     asked: bool = False
+
+    def check(self) -> None:
+        """Stop here if asked.
+
+        Raises:
+            Interrupted: somebody asked for the end.
+        """
+        if self.asked:
+            raise Interrupted
 
 
 @contextmanager
@@ -25,7 +38,7 @@ def on_interrupt() -> Iterator[Interrupt]:
         if interrupt.asked:
             raise KeyboardInterrupt
         interrupt.asked = True
-        print("\nstopping after this step (again: at once) ...", flush=True)
+        print("\nfinishing the step in hand (again: stop at once) ...", flush=True)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -76,6 +76,16 @@ class Suite:
         """The suite's name."""
         return self.file.name
 
+    def with_limits(self, *, k: int | None = None, limit: int | None = None) -> Suite:
+        """The suite with other numbers of responses, or at most `limit` problems of each recipe."""
+        changes: dict[str, object] = {"k": k} if k else {}
+        if limit:
+            changes["problems"] = [
+                part.model_copy(update={"limit": min(limit, part.limit or limit)})
+                for part in self.file.problems
+            ]
+        return Suite(self.file.model_copy(update=changes), self._recipes)
+
     def problems(
         self,
         tasks: Mapping[str, Task],

@@ -56,13 +56,17 @@ def load_policy(path: str, dtype: Literal["auto", "float32", "bfloat16"] = "auto
     config = _from_hub(where, AutoConfig.from_pretrained)
     check_family(config, where)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" else "float32"
-    model = _from_hub(
-        where, AutoModelForImageTextToText.from_pretrained, dtype=getattr(torch, dtype)
-    )
+    wanted = getattr(torch, dtype_name(dtype))
+    model = _from_hub(where, AutoModelForImageTextToText.from_pretrained, dtype=wanted)
     use_shared_prefix(model)
     return model.to(device).eval()
+
+
+def dtype_name(dtype: Literal["auto", "float32", "bfloat16"]) -> Literal["float32", "bfloat16"]:
+    """What `auto` means on this machine: float32 on a CPU, bfloat16 on a GPU."""
+    if dtype != "auto":
+        return dtype
+    return "bfloat16" if torch.cuda.is_available() else "float32"
 
 
 def load_processor(path: str) -> Any:

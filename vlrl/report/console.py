@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-from vlrl.evaluate import DomainScore
 from vlrl.report.stats import RolloutStats
+from vlrl.scores import DomainScore
 
 Scores = Mapping[str, DomainScore]
 
@@ -37,13 +39,30 @@ class Progress:
         if announce:
             self.console.print(f"[dim]{name}: {seconds:.1f} s[/dim]")
 
+    @contextmanager
+    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar with the time left; yields what sets how much is done."""
+        self.console.print(f"[dim]{name}: {total} problems[/dim]")
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
+        with RichProgress(
+            *columns,
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        ) as bar:
+            task = bar.add_task(name, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
     def take_phases(self) -> dict[str, float]:
         """The seconds of each phase since the last call."""
         phases, self.phase_s = self.phase_s, {}
         return {name: round(seconds, 4) for name, seconds in phases.items()}
 
-    def step(self, step: int, stats: RolloutStats, seconds: float, kl: float, note: str) -> None:
-        """One line: rewards by domain, tokens per second, time left."""
+    def step(
+        self, step: int, stats: RolloutStats, seconds: float, kl: float, remarks: Sequence[str]
+    ) -> None:
+        """One line: rewards by domain, tokens per second, time left; and a line each remark."""
         self._step_times = [*self._step_times[-19:], seconds]
         mean = sum(self._step_times) / len(self._step_times)
         rewards = "  ".join(
@@ -54,8 +73,10 @@ class Progress:
         self.console.print(
             f"step {step:>4}/{self.num_steps}  reward {rewards}  "
             f"{stats.response_tokens / seconds:,.0f} tok/s  kl {kl:.1e}  "
-            f"{seconds:.1f} s  left {left}{note}"
+            f"{seconds:.1f} s  left {left}"
         )
+        for remark in remarks:
+            self.warn(f"step {step}: {remark}")
 
     def warn(self, message: str) -> None:
         """A line that stands out."""

@@ -1,7 +1,8 @@
 """The run folder: what is written, where, and in which form.
 
 config.yaml            the whole config of the run
-metrics.jsonl          a line an update step: rollout, learner, probe and timings
+metrics.jsonl          a line a step: rollout, updates, agreement of the engines, seconds
+evals.jsonl            a line an evaluation: Pass@1 by domain, seconds
 rollouts.jsonl         every training attempt
 evals/STEP/SUITE.jsonl every attempt of an evaluation, with SUITE.json, its scores
 broken_rows.jsonl      rows that could not be used, and why
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from vlrl.evaluate import DomainScore
+from vlrl.scores import DomainScore
 from vlrl.types import Group
 
 
@@ -37,12 +38,16 @@ def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file; none if it isn't there."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def write_metrics(run: Path, step: int, **parts: Any) -> None:
-    """One line of metrics.jsonl; each part is a dataclass or a mapping of plain values."""
-    plain = {
-        name: dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part  # pyright: ignore[reportArgumentType]
-        for name, part in parts.items()
-    }
+    """One line of metrics.jsonl; a part is a plain value, a dataclass or a list of these."""
+    plain = {name: _plain(part) for name, part in parts.items()}
     append_jsonl(run / "metrics.jsonl", [{"step": step, **plain}])
 
 
@@ -85,3 +90,9 @@ def transcript(groups: Iterable[Group], step: int) -> Iterable[dict[str, Any]]:
 def scores_as_json(scores: Mapping[str, DomainScore]) -> dict[str, Any]:
     """Scores by domain as plain values."""
     return {name: dataclasses.asdict(score) for name, score in scores.items()}
+
+
+def _plain(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_plain(item) for item in part]
+    return dataclasses.asdict(part) if dataclasses.is_dataclass(part) else part  # pyright: ignore[reportArgumentType]

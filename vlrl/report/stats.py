@@ -13,7 +13,7 @@ from vlrl.types import Attempt, Finish, Group, Status
 class DomainRollout:
     """One domain's part of a rollout batch. Rates are shares of its attempts.
 
-    `reward` and `correct` are means over the attempts whose verifier did its work; None if none did.
+    `reward` and `correct` are means over the attempts whose verifier did its work, or None.
     """
 
     num_problems: int

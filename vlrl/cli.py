@@ -1,0 +1,164 @@
+"""The command line: parses, calls the package, prints. Heavy imports wait for their command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlrl.config import ConfigError
+
+app = typer.Typer(
+    name="vlrl",
+    help="Train Qwen-VL-style models with reinforcement learning from verifiable rewards.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Config keys to change.")
+]
+Model = Annotated[str, typer.Argument(help="A folder, a hub id, or a built-in model's name.")]
+Root = Annotated[
+    Path | None, typer.Option(help="A folder that stands in for the hub: DOMAIN/NAME/SPLIT.jsonl.")
+]
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file, a preset's name, or a run's folder.")],
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder CONFIG.")
+    ] = False,
+) -> None:
+    """Train a policy and print Pass@1 per domain before and after.
+
+    [bold]Examples[/bold]
+
+    vlrl train quickstart
+
+    vlrl train my.yaml model.path=Qwen/Qwen2.5-VL-3B-Instruct learner.lr=1e-6 out=runs/a
+
+    vlrl train runs/a --resume steps=200
+    """
+    from vlrl.config import load
+    from vlrl.resources import find_yaml
+    from vlrl.train import train as run_training
+
+    if resume:
+        # The folder may have been moved since: the run is where it is now.
+        cfg = load(Path(config) / "config.yaml", [*(overrides or []), f"out={config}"])
+    elif Path(config).is_dir():
+        raise ConfigError(f"{config} is a folder: to go on with the run in it, add --resume")
+    else:
+        cfg = load(find_yaml(config, "presets"), overrides or [])
+    run_training(cfg, resume=resume)
+
+
+@app.command("eval")
+def evaluate(
+    model: Model,
+    suite: Annotated[list[str], typer.Option(help="A suite's name or file; may stand again.")],
+    out: Annotated[Path, typer.Option(help="Where transcripts and scores go.")] = Path("runs/eval"),
+    k: Annotated[
+        int | None, typer.Option(help="Responses a problem (default: the suite's).")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Problems of each recipe at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+    root: Root = None,
+) -> None:
+    """Evaluate a checkpoint: Pass@1 per domain with 95% intervals.
+
+    [bold]Examples[/bold]
+
+    vlrl eval tiny-qwen3-vl --suite quickstart
+
+    vlrl eval Qwen/Qwen2.5-VL-3B-Instruct --suite mathvision --suite humaneval --k 4
+    """
+    from vlrl.evaluate import evaluate_model
+
+    evaluate_model(model, suite, out=out, k=k, limit=limit, seed=seed, root=root)
+
+
+@app.command()
+def play(
+    model: Model,
+    recipe: Annotated[str | None, typer.Option(help="Take a problem from this recipe ...")] = None,
+    index: Annotated[int, typer.Option(help="... the one at this place of its eval split.")] = 0,
+    domain: Annotated[str, typer.Option(help="Or ask your own: the domain that judges it,")] = "",
+    question: Annotated[str, typer.Option(help="the question,")] = "",
+    answer: Annotated[str, typer.Option(help="the right answer,")] = "",
+    image: Annotated[list[Path] | None, typer.Option(help="and its images.")] = None,
+    n: Annotated[int, typer.Option(help="Responses.")] = 1,
+    max_tokens: Annotated[int, typer.Option(help="Of each response.")] = 256,
+    root: Root = None,
+) -> None:
+    """Ask the model one problem; see its answers and their verdicts.
+
+    [bold]Examples[/bold]
+
+    vlrl play tiny-qwen3-vl --recipe easy_vqa --index 3 --n 4
+
+    vlrl play runs/a/checkpoints/step-000100 --domain image_qa --image cat.png
+    --question "What animal is it?" --answer cat
+    """
+    from vlrl.play import own_problem, play, recipe_problem
+
+    if recipe:
+        problem = recipe_problem(recipe, index, root)
+    else:
+        problem = own_problem(domain, question, answer, image or [])
+    play(model, problem, n=n, max_tokens=max_tokens)
+
+
+@app.command()
+def grade(
+    cases: Annotated[Path, typer.Argument(help="A JSONL file of responses, or of programs.")],
+    out: Annotated[Path, typer.Option(help="Where the verdicts go, a line each.")],
+) -> None:
+    """Judge responses that were made elsewhere.
+
+    Rows: {id, domain, gold, response}, or {id, program, entry: {type, tests, ...}}.
+
+    [bold]Example[/bold]
+
+    vlrl grade responses.jsonl --out verdicts.jsonl
+    """
+    from vlrl.grading.file import grade_file
+
+    typer.echo(str(grade_file(cases, out)))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine has, what is missing, and the mend."""
+    from vlrl.doctor import main as examine
+
+    raise typer.Exit(examine())
+
+
+def main() -> None:
+    """Run the command line. An error that the user can mend is shown as one message, exit 2."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app(standalone_mode=True)
+    except (ValueError, RuntimeError) as error:
+        if not _is_for_users(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _is_for_users(error: Exception) -> bool:
+    """Our own error types carry a message for users; anything else is a bug and shows its trace."""
+    return type(error).__module__.partition(".")[0] == "vlrl"
+
+
+if __name__ == "__main__":
+    main()

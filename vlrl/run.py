@@ -1,0 +1,222 @@
+"""Everything that a run has open: model, chat, sampler, learner, data, verifiers, its folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vlrl import checkpoint, config
+from vlrl.batch import learner_group
+from vlrl.broken import Check
+from vlrl.chat import Chat
+from vlrl.config import ConfigError, RunConfig
+from vlrl.data import ProblemStream, StreamState
+from vlrl.evaluate import evaluate, prompt_check
+from vlrl.learner import Learner
+from vlrl.models.load import dtype_name, load_policy, load_processor, resolve, save_policy
+from vlrl.report.console import Progress
+from vlrl.report.log import append_jsonl, drop_after, scores_as_json
+from vlrl.rollout import Rollout
+from vlrl.samplers.base import Sampler, SamplingParams, derive_seed
+from vlrl.samplers.probe import Agreement, compare
+from vlrl.scores import DomainScore
+from vlrl.suites import Suite, load_suite
+from vlrl.tasks import TASKS
+from vlrl.types import Group
+
+MakeSampler = Callable[[str, Chat, RunConfig], Sampler]
+"""(checkpoint folder or hub id, chat, config) -> a sampler that holds the checkpoint's weights."""
+
+
+class SyncError(RuntimeError):
+    """Sampler and learner don't hold the same policy."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run in progress; `step` counts the rollout batches done."""
+
+    config: RunConfig
+    folder: Path
+    chat: Chat
+    sampler: Sampler
+    rollout: Rollout
+    learner: Learner
+    stream: ProblemStream
+    suites: Sequence[Suite]
+    check: Check
+    progress: Progress
+    step: int = 0
+
+    def params(self) -> SamplingParams:
+        """How this step's rollout is sampled."""
+        sampler = self.config.sampler
+        return SamplingParams(
+            n=sampler.responses_per_prompt,
+            temperature=sampler.temperature,
+            max_tokens=sampler.max_tokens,
+            seed=derive_seed(self.config.seed, "train", self.step),
+        )
+
+    def check_sync(self, groups: Sequence[Group]) -> Agreement:
+        """Compare both sides' log-probs of one freshly sampled group of each domain.
+
+        Raises:
+            SyncError: they differ by more than `sampler.max_probe_kl`.
+        """
+        one_each = list({group.problem.domain: group for group in groups if group.scored}.values())
+        if not one_each:
+            raise SyncError("no attempt could be graded, so there is nothing to compare")
+        learner = self.learner.logprobs([learner_group(g, None, self.chat) for g in one_each])
+        agreement = compare(
+            [a.completion.logprobs for g in one_each for a in g.scored],
+            [logprobs_T.numpy() for responses in learner for logprobs_T in responses],
+        )
+        limit = self.config.sampler.max_probe_kl
+        if not agreement.kl <= limit:
+            raise SyncError(
+                f"KL(sampler || learner) is {agreement.kl:.2e} nats a token, above "
+                f"sampler.max_probe_kl={limit:g}: the weight sync failed, or the two engines "
+                "compute differently"
+            )
+        return agreement
+
+    def evaluate(self, stop: Callable[[], None]) -> None:
+        """Pass@1 of the live policy on every suite, into the run folder.
+
+        `stop` is called now and then and may raise.
+        """
+        start = time.perf_counter()
+        scores: dict[str, DomainScore] = {}
+        for suite in self.suites:
+            done = evaluate(
+                suite,
+                self.rollout,
+                self.progress,
+                seed=self.config.seed,
+                folder=self.folder / "evals" / f"step-{self.step:06d}",
+                step=self.step,
+                check=self.check,
+                stop=stop,
+            )
+            if suite.file.top_p == 1 and suite.file.temperature == self.config.sampler.temperature:
+                self.check_sync(done.groups)
+            prefix = f"{suite.name}/" if len(self.suites) > 1 else ""
+            scores |= {prefix + domain: found for domain, found in done.scores.items()}
+        seconds = time.perf_counter() - start
+        line = {"step": self.step, "seconds": seconds, "scores": scores_as_json(scores)}
+        append_jsonl(self.folder / "evals.jsonl", [line])
+        self.progress.take_phases()
+
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint of this run."""
+        return checkpoint.latest(self.folder / "checkpoints")
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step; its folder."""
+        state = checkpoint.TrainerState(
+            step=self.step,
+            learner=self.learner.state_dict(),
+            stream=self.stream.state().model_dump(),
+            rng=checkpoint.rng_state(),
+        )
+        return checkpoint.save(
+            self.folder / "checkpoints",
+            state,
+            lambda folder: save_policy(self.learner.model, self.chat.processor, folder),
+            keep=self.config.keep_checkpoints,
+        )
+
+
+@contextmanager
+def open_run(
+    cfg: RunConfig, progress: Progress, *, resume: bool = False, make_sampler: MakeSampler | None
+) -> Iterator[Run]:
+    """Open everything a run needs, and close it at the end.
+
+    make_sampler: None for vLLM in this process.
+
+    Raises:
+        ConfigError, ModelError, CheckpointError: what can't be opened, and what to do.
+    """
+    folder = cfg.out
+    _prepare_folder(folder, cfg, resume)
+    saved = checkpoint.latest(folder / "checkpoints") if resume else None
+    path = str(saved) if saved else resolve(cfg.model.path)
+    with progress.phase("loading the policy", announce=True):
+        chat = Chat(load_processor(path), cfg.images)
+        learner = Learner(
+            load_policy(path, cfg.model.dtype),
+            config=cfg.learner,
+            loss=cfg.loss,
+            temperature=cfg.sampler.temperature,
+            banned_token_ids=chat.banned_token_ids,
+            max_response_tokens=cfg.sampler.max_tokens,
+            freeze_patterns=cfg.model.freeze,
+        )
+    with progress.phase("starting the sampler", announce=True):
+        sampler = (make_sampler or vllm_sampler)(path, chat, cfg)
+    rollout = Rollout(chat, sampler, TASKS)
+    try:
+        check = prompt_check(chat, cfg.data.max_prompt_tokens)
+        suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
+        run = Run(
+            config=cfg,
+            folder=folder,
+            chat=chat,
+            sampler=sampler,
+            rollout=rollout,
+            learner=learner,
+            stream=ProblemStream(cfg.data, cfg.seed, TASKS, check=check, folder=folder),
+            suites=suites,
+            check=check,
+            progress=progress,
+        )
+        if saved:
+            _restore(run, saved)
+        yield run
+    finally:
+        rollout.close()
+        sampler.close()
+
+
+def vllm_sampler(path: str, chat: Chat, cfg: RunConfig) -> Sampler:
+    """vLLM in this process."""
+    # vLLM takes seconds to import and is not there on every machine that only grades.
+    from vlrl.samplers.vllm_engine import VllmSampler
+
+    room = cfg.data.max_prompt_tokens + cfg.sampler.max_tokens
+    return VllmSampler(
+        path,
+        chat,
+        cfg.sampler,
+        max_model_len=cfg.sampler.max_model_len or room,
+        dtype=dtype_name(cfg.model.dtype),
+    )
+
+
+def _prepare_folder(folder: Path, cfg: RunConfig, resume: bool) -> None:
+    """A new run wants an empty folder: nothing of an older run is overwritten."""
+    if resume:
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ConfigError(
+            f"{folder} holds a run already: go on with `vlrl train {folder} --resume`, "
+            "choose another folder with out=FOLDER, or remove it"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    config.dump(cfg, folder / "config.yaml")
+
+
+def _restore(run: Run, saved: Path) -> None:
+    """Go on exactly after the step that a checkpoint was written at."""
+    state = checkpoint.load_state(saved)
+    run.step = state.step
+    run.learner.load_state_dict(dict(state.learner))
+    run.stream.restore(StreamState.model_validate(state.stream))
+    checkpoint.restore_rng(state.rng)
+    for name in ("metrics.jsonl", "rollouts.jsonl", "evals.jsonl"):
+        drop_after(run.folder / name, run.step)
