@@ -83,14 +83,14 @@ def test_logprobs_agree_before_and_after_a_sync(policy: Policy) -> None:
     start = policy.sampler.version
     tiny.shake(policy.model, seed=start + 1, std=0.1)
     assert max_error(policy, groups, 0.8) > 0.1, "the new weights must matter"
-    policy.sampler.load_weights(policy.model.state_dict().items(), start + 1)
+    policy.sampler.load_weights(policy.model.named_parameters(), start + 1)
     groups = policy.sampler.sample(policy.prompts, PARAMS)
     assert max_error(policy, groups, 0.8) < 1e-4
     assert {c.policy_version for group in groups for c in group} == {start + 1}
 
 
 def test_a_later_change_in_place_does_not_reach_the_sampler(policy: Policy) -> None:
-    policy.sampler.load_weights(policy.model.state_dict().items(), policy.sampler.version + 1)
+    policy.sampler.load_weights(policy.model.named_parameters(), policy.sampler.version + 1)
     groups = policy.sampler.sample(policy.prompts, PARAMS)
     tiny.shake(policy.model, seed=99, std=0.1)
     assert policy.sampler.sample(policy.prompts, PARAMS) == groups
@@ -105,7 +105,7 @@ def test_same_seed_same_transcript(policy: Policy) -> None:
 
 
 def test_greedy_takes_the_likeliest_token(policy: Policy) -> None:
-    policy.sampler.load_weights(policy.model.state_dict().items(), policy.sampler.version)
+    policy.sampler.load_weights(policy.model.named_parameters(), policy.sampler.version)
     params = SamplingParams(n=1, max_tokens=8, temperature=0)
     groups = policy.sampler.sample(policy.prompts, params)
     assert max_error(policy, groups, 1.0) < 1e-4
@@ -119,7 +119,7 @@ def test_media_tokens_are_never_sampled(policy: Policy) -> None:
     head = policy.model.lm_head.weight
     with torch.no_grad():  # make them likely: their logits are large, half of the time positive
         head[banned] = 20 * head[: len(banned)]
-    policy.sampler.load_weights(policy.model.state_dict().items(), policy.sampler.version + 1)
+    policy.sampler.load_weights(policy.model.named_parameters(), policy.sampler.version + 1)
     groups = policy.sampler.sample(policy.prompts, PARAMS)
     assert max_error(policy, groups, 0.8) < 1e-4
     assert not {t for group in groups for c in group for t in c.token_ids} & set(banned)
