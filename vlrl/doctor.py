@@ -129,7 +129,7 @@ def _processor() -> Finding:
 
 
 def _sandbox() -> Finding:
-    """For programs that a policy wrote: runs without isolation, so that is a warning in `detail`."""
+    """For programs that a policy wrote; less isolation than possible counts as missing."""
     from vlrl.sandbox.probe import probe
 
     found = probe()
