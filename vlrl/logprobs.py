@@ -1,14 +1,15 @@
 """Log-probs and entropies from hidden states, in chunks: [tokens, vocabulary] is never held whole.
 
 The policy is softmax(logits / temperature) with banned tokens at no probability, in fp32; the
-sampler's is the same. The backward pass computes a chunk's logits again instead of keeping them.
+sampler's is the same. The backward pass computes a chunk's logits again instead of keeping them,
+save for the last chunk's, with which it begins.
 
 Shapes: R response tokens, C tokens of a chunk, V vocabulary, E hidden size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,10 @@ def token_logprobs(
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    """d logprob / d logits = (one-hot - softmax) / temperature, with the softmax made again."""
+    """d logprob / d logits = (one-hot - softmax) / temperature, with the softmax made again.
+
+    A second backward through the same graph is not supported (the kept chunk is used up).
+    """
 
     @staticmethod
     def forward(
@@ -48,6 +52,7 @@ class _TokenLogprobs(torch.autograd.Function):
         logprobs_R = hidden_RE.new_empty(target_R.shape, dtype=torch.float32)
         entropy_R = torch.empty_like(logprobs_R)
         normaliser_R = torch.empty_like(logprobs_R)
+        softmax_CV = None
         for rows in _chunks(target_R.numel(), head.chunk):
             logits_CV = _logits(hidden_RE[rows], weight_VE, head)
             target_logits_C = logits_CV.gather(1, target_R[rows, None])[:, 0]
@@ -56,8 +61,11 @@ class _TokenLogprobs(torch.autograd.Function):
             total_C = weights_CV.sum(dim=1)
             normaliser_R[rows] = top_C + total_C.log()
             logprobs_R[rows] = target_logits_C - normaliser_R[rows]
-            mean_logit_C = (weights_CV.mul_(logits_CV)).sum(dim=1) / total_C
-            entropy_R[rows] = normaliser_R[rows] - mean_logit_C
+            softmax_CV = weights_CV.div_(total_C[:, None])
+            entropy_R[rows] = normaliser_R[rows] - (logits_CV.mul_(softmax_CV)).sum(dim=1)
+        # The backward pass starts here: keeping the last chunk's softmax costs no more at the peak.
+        keeps_last = any(ctx.needs_input_grad)
+        ctx.softmax_CV = softmax_CV if keeps_last else None
         ctx.save_for_backward(hidden_RE, weight_VE, target_R, normaliser_R)
         ctx.head = head
         ctx.mark_non_differentiable(entropy_R)
@@ -72,10 +80,14 @@ class _TokenLogprobs(torch.autograd.Function):
         grad_hidden_RE = torch.empty_like(hidden_RE) if wants_hidden else None
         # Summed over chunks in fp32, whatever the weights' dtype.
         grad_weight_VE = torch.zeros_like(weight_VE, dtype=torch.float32) if wants_weight else None
-        for rows in _chunks(target_R.numel(), head.chunk):
-            logits_CV = _logits(hidden_RE[rows], weight_VE, head)
+        softmax_CV, ctx.softmax_CV = ctx.softmax_CV, None
+        for rows in reversed(_chunks(target_R.numel(), head.chunk)):
+            if softmax_CV is None:
+                logits_CV = _logits(hidden_RE[rows], weight_VE, head)
+                softmax_CV = logits_CV.sub_(normaliser_R[rows, None]).exp_()
             scale_C = grad_R[rows] / head.temperature
-            grad_CV = logits_CV.sub_(normaliser_R[rows, None]).exp_().mul_(-scale_C[:, None])
+            grad_CV = softmax_CV.mul_(-scale_C[:, None])
+            softmax_CV = None
             grad_CV.scatter_add_(1, target_R[rows, None], scale_C[:, None])
             grad_CV = grad_CV.to(hidden_RE.dtype)
             if grad_hidden_RE is not None:
@@ -100,6 +112,5 @@ def _index(token_ids: Sequence[int], device: torch.device) -> torch.Tensor:
     return torch.tensor(token_ids, device=device)
 
 
-def _chunks(num_rows: int, chunk: int) -> Iterator[slice]:
-    for start in range(0, num_rows, chunk):
-        yield slice(start, start + chunk)
+def _chunks(num_rows: int, chunk: int) -> list[slice]:
+    return [slice(start, start + chunk) for start in range(0, num_rows, chunk)]

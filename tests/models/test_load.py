@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText
+
+from tests.tiny_groups import MEDIA, mixed_groups, packed_logprobs, plain_logprobs
+from vlrl.models import load
+from vlrl.models.load import ModelError, freeze, load_policy, save_policy
+from vlrl.models.random_tiny import TinySize, random_model
+
+
+class NoProcessor:
+    """Saving the processor is not what these tests are about."""
+
+    def save_pretrained(self, folder: Path) -> None:
+        (folder / "processor_was_here").touch()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_saved_and_loaded_is_the_same_policy(family: str, tied: bool, tmp_path: Path) -> None:
+    model = random_model(family, TinySize(tied=tied), MEDIA)
+    save_policy(model, NoProcessor(), tmp_path)
+    assert (tmp_path / "processor_was_here").exists()
+    loaded = load_policy(str(tmp_path))
+    plain = AutoModelForImageTextToText.from_pretrained(tmp_path)
+    assert loaded.dtype == torch.float32
+    expected = dict(model.named_parameters())
+    for candidate in (loaded, plain):
+        found = dict(candidate.named_parameters())
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[n], expected[n]) for n in expected)
+    groups = mixed_groups(model)
+    packed, one_by_one = packed_logprobs(loaded, groups), plain_logprobs(plain, groups)
+    for place, logprobs in one_by_one.items():
+        torch.testing.assert_close(packed[place], logprobs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_parameter_names_are_those_of_the_file(family: str, tmp_path: Path) -> None:
+    """They are what the sampler is given by name."""
+    model = random_model(family, TinySize(tied=True), MEDIA)
+    save_policy(model, NoProcessor(), tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert set(file.keys()) == {name for name, _ in model.named_parameters()}
+
+
+def test_the_saved_config_says_nothing_of_our_attention(tmp_path: Path) -> None:
+    model = random_model("qwen3_vl", TinySize(), MEDIA)
+    save_policy(model, NoProcessor(), tmp_path)
+    save_policy(load_policy(str(tmp_path)), NoProcessor(), tmp_path / "again")
+    assert "vlrl" not in (tmp_path / "again" / "config.json").read_text()
+
+
+def test_generation_still_works_after_loading(tmp_path: Path) -> None:
+    save_policy(random_model("qwen3_vl", TinySize(), MEDIA), NoProcessor(), tmp_path)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    outputs = [
+        model.generate(ids, max_new_tokens=5, do_sample=False, pad_token_id=0)
+        for model in (
+            load_policy(str(tmp_path)),
+            AutoModelForImageTextToText.from_pretrained(tmp_path),
+        )
+    ]
+    assert torch.equal(*outputs)
+
+
+def test_a_folder_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        load_policy(str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", "tiny-qwen4-vl"])
+def test_a_path_to_nothing_is_an_error(path: str) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        load_policy(path)
+
+
+def test_a_hub_that_cant_be_reached_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(load.AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(ModelError, match=r"couldn't connect.*model\.path=FOLDER"):
+        load_policy("Qwen/Qwen3-VL-2B-Instruct")
+
+
+def test_another_family_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    with pytest.raises(ModelError, match=r"'llava' can't be trained.*qwen2_vl, qwen2_5_vl"):
+        load_policy(str(tmp_path))
+
+
+def test_a_sliding_window_is_refused(tmp_path: Path) -> None:
+    model = random_model("qwen2_vl", TinySize(), MEDIA)
+    model.config.text_config.layer_types = ["full_attention", "sliding_attention"] * 2
+    with pytest.raises(ModelError, match="sliding window"):
+        load.check_family(model.config, "it")
+
+
+def test_a_built_in_name_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    save_policy(random_model("qwen3_vl", TinySize(), MEDIA), NoProcessor(), tmp_path / "a-tiny")
+    monkeypatch.setattr(load, "BUILTIN_ROOT", tmp_path)
+    assert load_policy("a-tiny").config.model_type == "qwen3_vl"
+
+
+def test_freezing_by_pattern() -> None:
+    model = random_model("qwen3_vl", TinySize(), MEDIA)
+    frozen = freeze(model, ["model.visual.*", "*.layers.0.*"])
+    assert all(n.startswith("model.visual.") or ".layers.0." in n for n in frozen)
+    assert {n for n, p in model.named_parameters() if not p.requires_grad} == set(frozen)
+    with pytest.raises(ModelError, match="every parameter is frozen"):
+        freeze(model, ["*"])
