@@ -44,7 +44,7 @@ def same_answer(gold: str, answer: str) -> Match:
     wanted, got = normalise(gold), normalise(answer)
     if wanted is None:  # a gold beyond the parser: its text, or nothing
         plain = normalise_text(gold)
-        return _match(bool(plain) and plain == normalise_text(answer))
+        return _match(bool(plain) and plain.isprintable() and plain == normalise_text(answer))
     if got is None:
         return Match.DIFFERENT
     return _same(wanted, got)
@@ -174,9 +174,15 @@ def _refused(gold: str, answer: str) -> bool:
         return True
     if _BASE.search(answer) or _BASE.search(gold):
         return True
-    if _prose(gold) or _prose(answer):
+    if _prose(gold) or _prose(answer) or _other_case(gold, answer):
         return True
     return exact_value(gold) is not None and _undone(answer)
+
+
+def _other_case(gold: str, answer: str) -> bool:
+    """`X` for `x`: the CAS takes them for the same variable."""
+    wanted, got = (set(re.sub(r"\\[a-zA-Z]{1,30}", " ", body)) for body in (gold, answer))
+    return any(c.isalpha() and c not in wanted and c.swapcase() in wanted for c in got)
 
 
 def _undone(answer: str) -> bool:

@@ -24,7 +24,7 @@ from vlrl.types import (
     Verdict,
 )
 
-MAX_PROGRAM = 1 << 16
+MAX_PROGRAM, MAX_RESPONSE = 1 << 16, 1 << 18
 KINDS = {"calls", "stdio", "code"}
 _FENCE = re.compile(r"^[ \t]{0,3}```[ \t]*([a-zA-Z0-9+]{0,12})[ \t]*$", re.MULTILINE)
 
@@ -79,8 +79,10 @@ class Coding:
 def extract_program(response: str) -> str | None:
     """The last fenced block after the reasoning, or the whole response; None if that is empty.
 
-    A fence that is never closed is taken to its end.
+    A fence that is never closed is taken to its end. None for a response beyond MAX_RESPONSE.
     """
+    if len(response) > MAX_RESPONSE:
+        return None
     end = response.rfind("</think>")
     if response.find("<think>", max(end, 0)) >= 0:
         return None

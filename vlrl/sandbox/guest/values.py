@@ -43,7 +43,7 @@ def loads(line: bytes) -> object:
     try:
         tree = json.loads(line, parse_int=_refuse, parse_float=_refuse, parse_constant=_refuse)
         return _from_tree(tree, _Budget(), 0)
-    except (ValueError, TypeError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, LookupError, RecursionError, MemoryError) as error:
         raise Unplain(f"not a plain value: {error}") from error
 
 
