@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vlrl.cli import app
+
+
+def vlrl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a user runs it."""
+    command = [sys.executable, "-m", "vlrl.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "play", "grade", "doctor"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert command == "doctor" or f"vlrl {command}" in result.output, "an example"
+
+
+def test_mistakes_are_one_message_without_a_trace(tmp_path: Path) -> None:
+    config = tmp_path / "bad.yaml"
+    config.write_text("steps: 1\nlerner: {}\n")
+    for arguments, words in (
+        (["train", str(config)], "unknown key 'lerner': did you mean 'learner'?"),
+        (["train", "quikstart"], "did you mean 'quickstart'?"),
+        (["train", str(tmp_path / "no.yaml")], "no.yaml: no such file"),
+        (["train", str(tmp_path)], "add --resume"),
+        (["train", "quickstart", "model.path=./none", f"out={tmp_path / 'r'}"], "no such folder"),
+    ):
+        result = vlrl(*arguments)
+        assert result.returncode == 2
+        assert words in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import Qwen2VLImageProcessor
+
+from vlrl import images as images_module
+from vlrl.config import ImageConfig
+from vlrl.images import ImageError, ImageStore
+
+CONFIG = ImageConfig(min_pixels=4096, max_pixels=16384)
+
+
+@pytest.fixture
+def store() -> ImageStore:
+    return ImageStore(Qwen2VLImageProcessor(patch_size=16, merge_size=2), CONFIG)
+
+
+def encode(picture: Image.Image, form: str = "PNG", **options: object) -> bytes:
+    out = io.BytesIO()
+    picture.save(out, form, **options)
+    return out.getvalue()
+
+
+def noise(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def test_one_decode_and_one_run_of_the_processor_per_content(
+    store: ImageStore, tmp_path: Path
+) -> None:
+    encoded = encode(noise(64, 64))
+    (tmp_path / "a.png").write_bytes(encoded)
+    (tmp_path / "b.png").write_bytes(encoded)
+    keys = {store.add(s) for s in (tmp_path / "a.png", tmp_path / "b.png", encoded)}
+    assert len(keys) == 1
+    store.features(keys.pop())
+    assert (store.num_decoded, store.num_processed) == (1, 1)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (100, 37), (640, 480), (30, 30), (33, 200)])
+def test_the_processor_would_leave_the_picture_alone(
+    store: ImageStore, size: tuple[int, int]
+) -> None:
+    """What the sampler is given, run through the full processor, gives the learner's pixels."""
+    key = store.add(encode(noise(*size)))
+    picture, features = store.picture(key), store.features(key)
+    assert picture.width % 32 == picture.height % 32 == 0
+    assert CONFIG.min_pixels <= picture.width * picture.height <= CONFIG.max_pixels
+    whole = Qwen2VLImageProcessor(
+        patch_size=16, merge_size=2, size={"shortest_edge": 4096, "longest_edge": 16384}
+    )
+    out = whole(images=[picture], return_tensors="pt")
+    assert torch.equal(out["pixel_values"], features.pixel_values)
+    assert tuple(out["image_grid_thw"][0].tolist()) == features.grid_thw
+    assert features.num_tokens == picture.width * picture.height // 32**2
+
+
+def test_modes_become_rgb(store: ImageStore) -> None:
+    grey = Image.new("L", (64, 64), 200)
+    clear = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
+    palette = Image.new("P", (64, 64), 1)
+    palette.putpalette([0, 0, 0, 0, 255, 0])
+    deep = Image.fromarray(np.full((64, 64), 200 << 8, dtype=np.uint16))
+    expected = {"L": (200,) * 3, "RGBA": (255,) * 3, "P": (0, 255, 0), "I;16": (200,) * 3}
+    for picture in (grey, clear, palette, deep):
+        seen = store.picture(store.add(encode(picture)))
+        assert seen.mode == "RGB" and seen.getpixel((9, 9)) == expected[picture.mode]
+    cmyk = Image.new("CMYK", (64, 64), (0, 255, 255, 0))
+    red, green, blue = store.picture(store.add(encode(cmyk, "JPEG"))).getpixel((9, 9))
+    assert red > 200 and green < 60 and blue < 60
+
+
+def test_upright_by_exif_and_first_frame(store: ImageStore) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    seen = store.picture(store.add(encode(noise(64, 128), "JPEG", exif=exif)))
+    assert seen.width > seen.height
+    frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
+    moving = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert store.picture(store.add(moving)).getpixel((9, 9))[0] > 200
+
+
+def test_bad_images_name_the_file(
+    store: ImageStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.png"
+    text.write_text("not an image")
+    short = tmp_path / "short.png"
+    short.write_bytes(encode(noise(64, 64))[:2000])
+    thin = tmp_path / "thin.png"
+    thin.write_bytes(encode(Image.new("RGB", (1, 900))))
+    for path in (tmp_path / "none.png", tmp_path, text, short, thin):
+        with pytest.raises(ImageError, match=str(path)):
+            store.add(path)
+    monkeypatch.setattr(images_module, "MAX_DECODED_PIXELS", 64 * 64 - 1)
+    with pytest.raises(ImageError, match="64x64 pixels"):
+        store.add(encode(noise(64, 64)))
+
+
+def test_a_full_cache_forgets_the_oldest_and_reads_it_again(tmp_path: Path) -> None:
+    small = ImageStore(Qwen2VLImageProcessor(patch_size=16, merge_size=2), CONFIG, cache_bytes=1)
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        path.write_bytes(encode(Image.new("RGB", (64, 64), (i, i, i))))
+    keys = [small.add(path) for path in paths]
+    assert small.picture(keys[0]).getpixel((0, 0)) == (0, 0, 0)
+    assert small.num_decoded == 4
