@@ -142,7 +142,7 @@ def test_statistics_on_policy() -> None:
 
 
 def test_statistics_off_policy_by_hand() -> None:
-    """Ratios of 1.5 on one response's first token and 1 elsewhere."""
+    """Ratios of 1.5 on one response's first token and 1 elsewhere; twice, as means don't mind."""
     agent = learner()
     rng = torch.Generator().manual_seed(0)
     (g,) = with_sampler_logprobs(agent, [group(rng, prompt=5, responses=(2, 4))])
@@ -151,7 +151,7 @@ def test_statistics_off_policy_by_hand() -> None:
         first = r.sampler_logprobs[0] - (math.log(1.5) if r.index == 0 else 0)
         return {"sampler_logprobs": (first, *r.sampler_logprobs[1:])}
 
-    stats = agent.update([edited(g, shift)])
+    stats = agent.update([edited(g, shift)] * 2)
     assert stats.positive is not None
     assert stats.negative is not None
     assert stats.positive.outside_band == 0.5
