@@ -21,7 +21,7 @@ from transformers import AutoConfig
 from vlrl.chat import Chat
 from vlrl.config import SamplerConfig
 from vlrl.samplers.base import OnGroup, SamplerError, SamplingParams, prompt_seeds
-from vlrl.samplers.vllm_process import prepare_import, undisturbed
+from vlrl.samplers.vllm_process import kept_random_state, prepare_import, undisturbed
 from vlrl.types import Completion, Finish, Prompt
 
 CPU_KV_BLOCK = 32
@@ -83,7 +83,7 @@ class VllmSampler:
         ]
         groups: list[list[Completion]] = [[] for _ in prompts]
         # vLLM draws from torch's generator at every step, seeded or not: keep that out of the run.
-        with torch.random.fork_rng(), self._stance():
+        with kept_random_state(), self._stance():
             self._reset_caches()
             names = self._llm.enqueue([self._input(p) for p in prompts], requests, use_tqdm=False)
             index_of = {_external(name): index for index, name in enumerate(names)}

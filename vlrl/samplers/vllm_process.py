@@ -37,7 +37,7 @@ def undisturbed() -> Generator[None]:
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
-        with torch.random.fork_rng():
+        with kept_random_state():
             yield
     finally:
         os.environ.clear()
@@ -48,3 +48,17 @@ def undisturbed() -> Generator[None]:
         torch.set_num_threads(num_threads)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+@contextmanager
+def kept_random_state() -> Generator[None]:
+    """Put torch's CPU generator back afterwards.
+
+    Not `torch.random.fork_rng`: inside it, what torch.compile made fails on image prompts ("CPU
+    Generator does not use offset").
+    """
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
