@@ -13,5 +13,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 def shared() -> Path:
     """The folder of real data sets and adversarial cases beside the checkout."""
     if not SHARED.is_dir():
-        pytest.skip("the folder ../shared (data sets, adversarial cases) is not beside this checkout")
+        pytest.skip(
+            "the folder ../shared (data sets, adversarial cases) is not beside this checkout"
+        )
     return SHARED

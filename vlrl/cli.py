@@ -146,6 +146,9 @@ def doctor() -> None:
 def main() -> None:
     """Run the command line. An error that the user can mend is shown as one message, exit 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Idle OpenMP threads sleep: sampler and learner take turns on the same cores, and verifiers'
+    # processes want them too. Read when torch is imported, so it comes before that.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         app(standalone_mode=True)
     except (ValueError, RuntimeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def prompt_check(chat: Chat, max_prompt_tokens: int) -> Check:
 @contextmanager
 def open_rollout(
     model: str, *, max_tokens: int, max_num_seqs: int = 256, max_prompt_tokens: int = 4096
-) -> Iterator[Rollout]:
+) -> Generator[Rollout]:
     """A checkpoint in vLLM, ready to roll out; closed at the end.
 
     Raises:

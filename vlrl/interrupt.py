@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -30,7 +30,7 @@ class Interrupt:
 
 
 @contextmanager
-def on_interrupt() -> Iterator[Interrupt]:
+def on_interrupt() -> Generator[Interrupt]:
     """Turn the first SIGINT or SIGTERM into a flag; a second one interrupts at once."""
     interrupt = Interrupt()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +134,7 @@ class Run:
 @contextmanager
 def open_run(
     cfg: RunConfig, progress: Progress, *, resume: bool = False, make_sampler: MakeSampler | None
-) -> Iterator[Run]:
+) -> Generator[Run]:
     """Open everything a run needs, and close it at the end.
 
     make_sampler: None for vLLM in this process.

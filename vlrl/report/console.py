@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -21,13 +22,13 @@ class Progress:
     """Prints the run's course. Works the same on a terminal and in a log file."""
 
     def __init__(self, num_steps: int, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or Console(highlight=False, width=None if _is_terminal() else 110)
         self.num_steps = num_steps
         self.phase_s: dict[str, float] = {}
         self._step_times: list[float] = []
 
     @contextmanager
-    def phase(self, name: str, announce: bool = False) -> Iterator[None]:
+    def phase(self, name: str, announce: bool = False) -> Generator[None]:
         """Time a phase; its seconds are added to `phase_s`."""
         start = time.perf_counter()
         if announce:
@@ -40,7 +41,7 @@ class Progress:
             self.console.print(f"[dim]{name}: {seconds:.1f} s[/dim]")
 
     @contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, name: str, total: int) -> Generator[Callable[[int], None]]:
         """A bar with the time left; yields what sets how much is done."""
         self.console.print(f"[dim]{name}: {total} problems[/dim]")
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn())
@@ -88,22 +89,22 @@ class Progress:
 
 
 def score_table(title: str, columns: Mapping[str, Scores]) -> Table:
-    """Pass@1 per domain with 95% intervals, a column a set of scores ("before", "after")."""
+    """Pass@1 per domain with 95% intervals, a column a set of scores ("before", "after").
+
+    The shares of truncated, unparsable and failed attempts are those of the last column.
+    """
     table = Table(title=title)
-    table.add_column("domain")
+    table.add_column("domain", no_wrap=True)
     for name in columns:
-        table.add_column(f"Pass@1 {name}", justify="right")
-        table.add_column("95% interval", justify="right")
-    table.add_column("problems", justify="right")
-    table.add_column("truncated", justify="right")
-    table.add_column("unparsable", justify="right")
-    table.add_column("errors", justify="right")
+        table.add_column(f"Pass@1 {name}".strip() + "\n(95% interval)", no_wrap=True)
+    for name in ("problems\nx samples", "trun-\ncated", "unpars-\nable", "errors"):
+        table.add_column(name, justify="right", no_wrap=True)
     last = list(columns.values())[-1]
     for domain, final in last.items():
         cells = [domain]
         for scores in columns.values():
             interval = scores[domain].pass_at_1
-            cells += [f"{interval.mean:.3f}", f"{interval.low:.3f} - {interval.high:.3f}"]
+            cells.append(f"{interval.mean:.3f}  ({interval.low:.3f}-{interval.high:.3f})")
         shares = (final.truncated, final.unparsable, final.error)
         cells += [f"{final.num_problems} x {final.k}", *(f"{share:.1%}" for share in shares)]
         table.add_row(*cells)
@@ -111,8 +112,13 @@ def score_table(title: str, columns: Mapping[str, Scores]) -> Table:
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
+def _nothing() -> Generator[None]:
     yield
+
+
+def _is_terminal() -> bool:
+    """A log file has no width of its own: lines are not broken at 80 there."""
+    return sys.stdout.isatty()
 
 
 def _clock(seconds: float) -> str:

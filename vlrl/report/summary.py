@@ -50,4 +50,5 @@ def finish(run: Run) -> None:
 
 
 def _score(plain: Mapping[str, Any]) -> DomainScore:
-    return DomainScore(**{**plain, "pass_at_1": Interval(**plain["pass_at_1"])})
+    fields: dict[str, Any] = {**plain, "pass_at_1": Interval(**plain["pass_at_1"])}
+    return DomainScore(**fields)

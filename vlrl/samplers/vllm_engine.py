@@ -26,6 +26,8 @@ from vlrl.types import Completion, Finish, Prompt
 
 CPU_KV_BLOCK = 32
 """Tokens per KV block on the CPU: the granularity at which responses share their prompt."""
+CPU_BATCHED_TOKENS = 8192
+"""Prompt tokens that vLLM takes in one step on the CPU."""
 MAX_IMAGES = 64
 """Images in one prompt."""
 _FINISH = {"stop": Finish.STOP, "length": Finish.LENGTH}
@@ -142,6 +144,10 @@ class VllmSampler:
         }
         if self.on_cpu:
             num_tokens = config.max_num_seqs * (self.max_model_len + CPU_KV_BLOCK)
+            # A prompt cut in two fails for seeded requests: vLLM 0.32 then asks torch's CPU
+            # generator for an offset, which it doesn't have.
+            arguments["enable_chunked_prefill"] = False
+            arguments["max_num_batched_tokens"] = max(self.max_model_len, CPU_BATCHED_TOKENS)
             arguments["block_size"] = CPU_KV_BLOCK
             arguments["kv_cache_memory_bytes"] = kv_cache_bytes(model, num_tokens, dtype)
         else:
