@@ -58,7 +58,7 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
             run.evaluate(interrupt.check)
     while run.step < config.steps:
         run.step += 1
-        _step(run)
+        train_step(run)
         last = run.step == config.steps
         if last or interrupt.asked or run.step % config.checkpoint_every == 0:
             run.save()
@@ -69,7 +69,7 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
         run.evaluate(interrupt.check)
 
 
-def _step(run: Run) -> None:
+def train_step(run: Run) -> None:
     """One rollout batch: sample and grade, learn, sync."""
     start = time.perf_counter()
     phase = run.progress.phase
