@@ -62,8 +62,10 @@ def test_prompts_have_the_length_and_images_of_their_case(
         assert chat.features(chat.images.add(image)).num_tokens == 256
 
 
-def test_rewards_differ_inside_a_group(bench: Any) -> None:
-    assert bench.reward([0, 704]) == 0.5
-    assert bench.trl_reward([[1] * 64, [2] * 64]) == [1 / 704, 2 / 704]
+def test_trl_gets_the_same_reward_and_only_whole_responses(bench: Any) -> None:
+    from bench_trl import trl_reward
+
+    assert trl_reward([[1] * 64, [2] * 64]) == [bench.reward([1] * 64), bench.reward([2] * 64)]
+    assert bench.reward([1] * 64) != bench.reward([2] * 64)
     with pytest.raises(AssertionError, match="63"):
-        bench.trl_reward([[1] * 63])
+        trl_reward([[1] * 63])
