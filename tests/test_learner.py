@@ -238,6 +238,7 @@ def test_a_resumed_learner_goes_on_bit_for_bit() -> None:
     straight, resumed = learner(warmup_updates=5), learner(seed=1, warmup_updates=5)
     groups = mixed_groups(straight.model)
     straight.update(groups)
+    resumed.model.load_state_dict(straight.model.state_dict())
     resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
     expected, found = straight.update(groups), resumed.update(groups)
     assert found == expected

@@ -166,17 +166,15 @@ class Learner:
             yield name, parameter.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs: weights, optimiser, counters."""
+        """What a resumed run needs besides the model's weights, which a checkpoint holds."""
         return {
-            "model": self.model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "num_updates": self.num_updates,
             "num_skipped": self.num_skipped,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
-        self.model.load_state_dict(state["model"])
+        """Go on exactly where `state_dict` was taken; the model has that moment's weights."""
         self._optimizer.load_state_dict(state["optimizer"])
         self.num_updates = state["num_updates"]
         self.num_skipped = state["num_skipped"]
