@@ -20,6 +20,7 @@ from vlrl.forward import TokenPredictions, predict, prompt_positions
 from vlrl.logprobs import PolicyHead
 from vlrl.losses import LOSSES, LossInputs
 from vlrl.models.load import check_family, freeze
+from vlrl.models.patch_embed import use_patch_projection
 from vlrl.shared_prefix import use_shared_prefix
 from vlrl.update_stats import StatsCollector, UpdateStats
 
@@ -54,8 +55,9 @@ class _Work:
 class Learner:
     """A policy in training.
 
-    `model` is a Qwen-VL model of transformers; its text part is given the shared-prefix attention
-    and it stays in eval mode, because dropout would make it another policy than the sampler's.
+    `model` is a Qwen-VL model of transformers; its text part is given the shared-prefix attention,
+    its vision tower a matrix product in place of a convolution, and it stays in eval mode, because
+    dropout would make it another policy than the sampler's.
     `temperature` and `banned_token_ids` are the sampler's; `max_response_tokens` its limit, which
     Dr. GRPO divides by.
 
@@ -80,6 +82,7 @@ class Learner:
     ) -> None:
         check_family(model.config, "the model")
         use_shared_prefix(model)
+        use_patch_projection(model)
         freeze(model, freeze_patterns)
         self.model = model.eval()
         self.config = config
