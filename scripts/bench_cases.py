@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,24 @@ class Settings:
     @property
     def num_response_tokens(self) -> int:
         return self.prompts * self.responses * self.response_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Elapsed:
+    """Seconds by the clock, and of all cores together: what a busy machine distorts less."""
+
+    wall_s: float
+    cpu_s: float
+
+
+class Stopwatch:
+    """Runs from its making on."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def elapsed(self) -> Elapsed:
+        return Elapsed(wall_s=time.perf_counter() - self.wall, cpu_s=time.process_time() - self.cpu)
 
 
 def digits(num: int, seed: int) -> str:

@@ -18,13 +18,22 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_cases import CASES, Case, Settings, make_checkpoint, make_problems, reward
+from bench_cases import (
+    CASES,
+    Case,
+    Elapsed,
+    Settings,
+    Stopwatch,
+    make_checkpoint,
+    make_problems,
+    reward,
+)
 from bench_trl import run_trl
 from rich.console import Console
 from rich.table import Table
@@ -108,17 +117,18 @@ class VlrlSide:
     def count_tokens(self, problem: Problem) -> int:
         return len(self.chat.expand(self.chat.render(problem)))
 
-    def step(self) -> dict[str, float]:
-        """Run one step; its seconds by phase."""
+    def step(self) -> tuple[Elapsed, dict[str, float]]:
+        """Run one step; its time, and its seconds by phase."""
         self.sample_s = self.render_s = 0.0
         self.run.step += 1
-        start = time.perf_counter()
+        watch = Stopwatch()
         train_step(self.run)
-        seconds = time.perf_counter() - start
+        elapsed = watch.elapsed()
         metrics = read_jsonl(self.run.folder / "metrics.jsonl")[-1]
         num_tokens = sum(update["num_response_tokens"] for update in metrics["updates"])
         assert num_tokens == self.settings.num_response_tokens, f"learned from {num_tokens} tokens"
-        return split_phases(seconds, metrics["phases"], self.render_s, self.sample_s)
+        phases = split_phases(elapsed.wall_s, metrics["phases"], self.render_s, self.sample_s)
+        return elapsed, phases
 
     def close(self) -> None:
         self.run.rollout.close()
@@ -206,39 +216,45 @@ def compare_case(
     # Counting has processed the images: forget them, so that each step does it itself.
     side.chat.images = ImageStore(side.chat.processor.image_processor, side.run.config.images)
     side.stream.problems = list(problems)
-    phases: list[dict[str, float]] = []
-    trl_s, num_tokens = run_trl(
-        checkpoint, problems, settings, folder / "trl", lambda: phases.append(side.step())
+    vlrl: list[tuple[Elapsed, dict[str, float]]] = []
+    trl, num_tokens = run_trl(
+        checkpoint, problems, settings, folder / "trl", lambda: vlrl.append(side.step())
     )
     side.close()
     num_prompt_tokens = settings.prompts * settings.responses * case.prompt_tokens
     a_batch = num_prompt_tokens + settings.num_response_tokens
     assert num_tokens == num * a_batch, f"TRL saw {num_tokens} tokens, not {num * a_batch}"
-    return summarise(phases[WARM_UP:], trl_s[WARM_UP:])
+    return summarise(vlrl[WARM_UP:], trl[WARM_UP:])
 
 
-def summarise(phases: Sequence[Mapping[str, float]], trl_s: Sequence[float]) -> dict[str, Any]:
+def summarise(
+    vlrl: Sequence[tuple[Elapsed, Mapping[str, float]]], trl: Sequence[Elapsed]
+) -> dict[str, Any]:
     """Medians of each side's steps, their ratio, and vlrl's median by phase."""
-    vlrl_s = [sum(step.values()) for step in phases]
-    vlrl_median, trl_median = statistics.median(vlrl_s), statistics.median(trl_s)
+
+    def median(values: Iterable[float]) -> float:
+        return round(statistics.median(values), 4)
+
+    vlrl_s, trl_s = median(e.wall_s for e, _ in vlrl), median(e.wall_s for e in trl)
     return {
-        "vlrl_s": round(vlrl_median, 4),
-        "trl_s": round(trl_median, 4),
-        "speedup": round(trl_median / vlrl_median, 2),
-        "phases": {
-            name: round(statistics.median(step[name] for step in phases), 4) for name in PHASES
-        },
-        "vlrl_steps_s": [round(s, 4) for s in vlrl_s],
-        "trl_steps_s": [round(s, 4) for s in trl_s],
+        "vlrl_s": vlrl_s,
+        "trl_s": trl_s,
+        "speedup": round(trl_s / vlrl_s, 2),
+        "phases": {name: median(phases[name] for _, phases in vlrl) for name in PHASES},
+        "vlrl_cpu_s": median(e.cpu_s for e, _ in vlrl),
+        "trl_cpu_s": median(e.cpu_s for e in trl),
+        "vlrl_steps_s": [round(e.wall_s, 4) for e, _ in vlrl],
+        "trl_steps_s": [round(e.wall_s, 4) for e in trl],
     }
 
 
 def show(results: Mapping[str, Mapping[str, Any]], console: Console) -> None:
-    table = Table(title="seconds a step (median)")
-    for column in ("case", "vlrl", "TRL", "TRL / vlrl", *PHASES):
+    table = Table(title="seconds a step (median), and vlrl's by phase")
+    for column in ("case", "vlrl", "TRL", "TRL / vlrl", "cpu", *PHASES):
         table.add_column(column, justify="left" if column == "case" else "right")
     for name, result in results.items():
         times = [f"{result['vlrl_s']:.2f}", f"{result['trl_s']:.2f}", f"{result['speedup']:.1f}x"]
+        times.append(f"{result['vlrl_cpu_s']:.2f} / {result['trl_cpu_s']:.2f}")
         table.add_row(name, *times, *(f"{result['phases'][phase]:.2f}" for phase in PHASES))
     console.print(table)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_cases import Settings, reward
+from bench_cases import Elapsed, Settings, Stopwatch, reward
 
 from vlrl.models.load import load_processor
 from vlrl.types import Problem
@@ -20,8 +19,8 @@ def run_trl(
     settings: Settings,
     folder: Path,
     between: Callable[[], None],
-) -> tuple[list[float], int]:
-    """Seconds of each of TRL's rollout batches, and its count of tokens.
+) -> tuple[list[Elapsed], int]:
+    """The time of each of TRL's rollout batches, and its count of tokens.
 
     `between` is called after each batch.
     """
@@ -29,20 +28,20 @@ def run_trl(
     from trl import GRPOConfig, GRPOTrainer
 
     num_steps = len(problems) // settings.prompts
-    seconds: list[float] = []
+    steps: list[Elapsed] = []
 
     class Clock(TrainerCallback):
-        start = 0.0
+        watch = Stopwatch()
 
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            self.start = time.perf_counter()
+            self.watch = Stopwatch()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step % settings.updates:
                 return
-            seconds.append(time.perf_counter() - self.start)
+            steps.append(self.watch.elapsed())
             between()
-            self.start = time.perf_counter()
+            self.watch = Stopwatch()
 
     processor = load_processor(str(checkpoint))
     processor.tokenizer.padding_side = "left"
@@ -84,7 +83,7 @@ def run_trl(
         ),
     )
     trainer.train()
-    return seconds, int(trainer.state.num_input_tokens_seen)
+    return steps, int(trainer.state.num_input_tokens_seen)
 
 
 def load_policy_for_trl(checkpoint: Path) -> Any:

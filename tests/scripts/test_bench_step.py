@@ -24,10 +24,15 @@ def bench() -> Any:
 
 
 def test_summary_takes_medians_and_their_ratio(bench: Any) -> None:
-    steps = [dict.fromkeys(bench.PHASES, 0.0) | {"sample": s, "learn": 1.0} for s in (1, 9, 2)]
-    summary = bench.summarise(steps, [8.0, 6.0, 60.0])
+    def took(wall: float, cpu: float) -> Any:
+        return bench.Elapsed(wall_s=wall, cpu_s=cpu)
+
+    none = dict.fromkeys(bench.PHASES, 0.0)
+    vlrl = [(took(s + 1, 2 * s), none | {"sample": s, "learn": 1.0}) for s in (1.0, 9.0, 2.0)]
+    summary = bench.summarise(vlrl, [took(8.0, 1.0), took(6.0, 2.0), took(60.0, 3.0)])
     assert (summary["vlrl_s"], summary["trl_s"], summary["speedup"]) == (3.0, 8.0, 2.67)
-    assert summary["phases"] == dict.fromkeys(bench.PHASES, 0.0) | {"sample": 2, "learn": 1.0}
+    assert (summary["vlrl_cpu_s"], summary["trl_cpu_s"]) == (4.0, 2.0)
+    assert summary["phases"] == none | {"sample": 2.0, "learn": 1.0}
     assert summary["vlrl_steps_s"] == [2.0, 10.0, 3.0]
 
 
