@@ -138,9 +138,11 @@ def grade(
 @app.command()
 def doctor() -> None:
     """Say what this machine has, what is missing, and the mend."""
-    from vlrl.doctor import main as examine
+    from rich.console import Console
 
-    raise typer.Exit(examine())
+    from vlrl.doctor import examine, show
+
+    raise typer.Exit(0 if show(examine(), Console()) else 1)
 
 
 def main() -> None:

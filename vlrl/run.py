@@ -61,6 +61,10 @@ class Run:
             seed=derive_seed(self.config.seed, "train", self.step),
         )
 
+    def sync(self) -> None:
+        """Hand the learner's weights to the sampler; their version is the number of updates."""
+        self.sampler.load_weights(self.learner.weights(), version=self.learner.num_updates)
+
     def check_sync(self, groups: Sequence[Group]) -> Agreement:
         """Compare both sides' log-probs of one freshly sampled group of each domain.
 
@@ -89,6 +93,8 @@ class Run:
 
         `stop` is called now and then and may raise.
         """
+        if not self.suites:
+            return
         start = time.perf_counter()
         scores: dict[str, DomainScore] = {}
         for suite in self.suites:
@@ -217,6 +223,7 @@ def _restore(run: Run, saved: Path) -> None:
     run.step = state.step
     run.learner.load_state_dict(dict(state.learner))
     run.stream.restore(StreamState.model_validate(state.stream))
+    run.sync()  # the sampler has the weights already, but not their version
     checkpoint.restore_rng(state.rng)
     for name in ("metrics.jsonl", "rollouts.jsonl", "evals.jsonl"):
         drop_after(run.folder / name, run.step)

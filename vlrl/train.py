@@ -85,7 +85,7 @@ def train_step(run: Run) -> None:
         updates = [run.learner.update(part) for part in parts]
     with phase("sync"):
         if updates:
-            run.sampler.load_weights(run.learner.weights(), version=run.step)
+            run.sync()
     seconds = time.perf_counter() - start
     stats = rollout_stats(groups)  # of all groups, those without spread included
     run.progress.step(run.step, stats, seconds, agreement.kl, _remarks(groups, learnable, updates))
