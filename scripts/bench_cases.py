@@ -17,6 +17,8 @@ from vlrl.models.load import save_policy
 from vlrl.models.random_tiny import MediaTokens, TinySize, random_model
 from vlrl.types import Problem
 
+TEXT = "How many shapes are in the picture, and which colour does the largest one of them have?"
+"""The tokenizer is trained on this: it has little more than single bytes."""
 TINY = TinySize(hidden=128, num_layers=4, vision_hidden=64, vision_depth=2, vocab_size=704)
 
 
@@ -112,7 +114,7 @@ def reward(token_ids: Sequence[int]) -> float:
 
 def make_checkpoint(folder: Path) -> int:
     """Write a random tiny Qwen3-VL with its processor; its number of parameters."""
-    tokenizer = make_tokenizer([__doc__ or ""] * 4, TINY.vocab_size)
+    tokenizer = make_tokenizer([TEXT] * 4, TINY.vocab_size)
     ids = tokenizer.get_vocab()
     media = MediaTokens(
         vision_start=ids["<|vision_start|>"],

@@ -5,7 +5,10 @@ runs its own `train()`, and after each of its rollout batches a callback runs on
 loop. Each side makes as many optimiser updates a batch. TRL samples with transformers' generate,
 its only way on a CPU. Every step has new prompts and new images.
 
-    python scripts/bench_step.py --json bench.json --steps 5
+It wants the extra `bench`. TRL's gradient checkpointing, on by default there, is off unless asked
+for: it only costs time at this size.
+
+    OMP_WAIT_POLICY=passive python scripts/bench_step.py --json bench.json --steps 5
     python scripts/bench_step.py --settings          # tokens/s of vLLM under several settings
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -308,9 +312,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps that count, of each side")
     parser.add_argument("--cases", nargs="+", default=[case.name for case in CASES])
     parser.add_argument("--settings", action="store_true", help="try settings of vLLM instead")
+    parser.add_argument("--trl-gradient-checkpointing", action="store_true")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
-    console, settings = Console(highlight=False, width=140), Settings()
+    console, settings = (
+        Console(highlight=False, width=140),
+        Settings(trl_gradient_checkpointing=args.trl_gradient_checkpointing),
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         num_parameters = make_checkpoint(folder / "model")
@@ -327,6 +335,7 @@ def main() -> None:
         }
         show(results, console)
         facts = {"parameters": num_parameters, "threads": torch.get_num_threads()}
+        facts["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY", "default")
         facts |= asdict(settings) | {"steps": args.steps, "torch": torch.__version__}
         if args.json:
             text = json.dumps({**results, "settings": facts}, indent=2)
