@@ -1,9 +1,9 @@
 """Make the built-in checkpoint: a random tiny Qwen3-VL, then a short supervised cold start.
 
 The cold start is plain supervised learning on the reference responses of the quickstart's training
-rows. A domain gets a quarter of its tokens while the model gives its reference with a probability
-above --target: each shall have something to learn from and something left to learn. Takes about
-ten minutes on a CPU core.
+rows. A domain rests while the model gives its reference with a probability above --target, and
+the cold start ends when every domain is above --enough: each has something to learn from and
+something left to learn. Takes about ten minutes on a CPU core.
 
     python scripts/make_tiny_checkpoint.py vlrl/models/tiny-qwen3-vl
 """
@@ -34,15 +34,7 @@ from vlrl.recipes import open_recipe, target
 from vlrl.tasks.base import Row
 from vlrl.types import Problem
 
-TOKENS = {
-    "chain_sum": 1500,
-    "knights_knaves_2": 3000,
-    "short_functions": 1000,
-    "easy_vqa": 1000,
-}
-"""Of each recipe in a step; the logic puzzles are learned last."""
-DECAY = 0.4
-"""Share of the steps, at the end, in which the learning rate goes down."""
+RECIPES = ("chain_sum", "knights_knaves_2", "short_functions", "easy_vqa")
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -157,7 +149,7 @@ class Domain:
 def cold_start(args: argparse.Namespace) -> None:
     texts = [
         text
-        for recipe in TOKENS
+        for recipe in RECIPES
         for row in islice(open_recipe(recipe).rows("train"), 2000)
         for text in (row.question, target(row))
     ]
@@ -190,31 +182,29 @@ def cold_start(args: argparse.Namespace) -> None:
         banned_token_ids=chat.banned_token_ids,
         max_response_tokens=256,
     )
-    domains = [Domain(recipe, chat) for recipe in TOKENS]
+    domains = [Domain(recipe, chat) for recipe in RECIPES]
     known = {domain.name: 0.0 for domain in domains}
     start = time.time()
     for step in range(1, args.steps + 1):
-        left = (args.steps - step) / (args.steps * DECAY)
-        lr = args.lr * max(0.05, min(1.0, left))
-        learner.config = learner.config.model_copy(update={"lr": lr})
-        rows: list[LearnerGroup] = []
-        for domain in domains:
-            rests = known[domain.name] > args.target
-            rows += domain.take(TOKENS[domain.name] // (4 if rests else 1))
-        learner.update(rows)
+        active = [domain for domain in domains if known[domain.name] < args.target]
+        learner.update([group for domain in active for group in domain.take(args.tokens)])
         if step % args.every == 0:
             known = {domain.name: domain.reference_probability(learner) for domain in domains}
             shown = "  ".join(f"{name} {value:.3f}" for name, value in known.items())
             print(f"step {step}  {time.time() - start:.0f} s  {shown}", flush=True)
+            if min(known.values()) >= args.enough:
+                break
     save_policy(model.to(torch.bfloat16), processor, args.out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--every", type=int, default=50, help="steps between looks")
+    parser.add_argument("--tokens", type=int, default=1500, help="of each domain in a step")
     parser.add_argument("--target", type=float, default=0.5, help="where a domain rests")
+    parser.add_argument("--enough", type=float, default=0.4, help="all domains here: the end")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vocab", type=int, default=704)

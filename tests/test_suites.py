@@ -24,7 +24,7 @@ def test_every_suite_file_is_valid_and_named_as_its_file(name: str) -> None:
 def test_quickstart_asks_a_hundred_problems_of_each_domain() -> None:
     problems = load_suite("quickstart").problems(PLAIN_TASKS)
     domains = Counter(problem.domain for problem in problems)
-    assert domains == dict.fromkeys(PLAIN_TASKS, 100)
+    assert domains == dict.fromkeys(PLAIN_TASKS, 250)
     assert len({problem.id for problem in problems}) == 400
     assert [p.id for p in load_suite("quickstart").problems(PLAIN_TASKS)] == [
         p.id for p in problems

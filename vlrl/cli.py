@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -151,8 +152,11 @@ def main() -> None:
     # Idle OpenMP threads sleep: sampler and learner take turns on the same cores, and verifiers'
     # processes want them too. Read when torch is imported, so it comes before that.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    # Engines warn about their own deprecations, which nobody here can mend.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        app(standalone_mode=True)
+        app()
     except (ValueError, RuntimeError) as error:
         if not _is_for_users(error):
             raise

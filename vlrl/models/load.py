@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as hf_logging
 
 from vlrl.shared_prefix import use_shared_prefix
 
@@ -52,6 +53,7 @@ def load_policy(path: str, dtype: Literal["auto", "float32", "bfloat16"] = "auto
     Raises:
         ModelError: no such checkpoint, the hub can't be reached, or the family isn't supported.
     """
+    hf_logging.disable_progress_bar()
     where = resolve(path)
     config = _from_hub(where, AutoConfig.from_pretrained)
     check_family(config, where)

@@ -74,18 +74,19 @@ class Progress:
         self.console.print(
             f"step {step:>4}/{self.num_steps}  reward {rewards}  "
             f"{stats.response_tokens / seconds:,.0f} tok/s  kl {kl:.1e}  "
-            f"{seconds:.1f} s  left {left}"
+            f"{seconds:.1f} s  left {left}",
+            soft_wrap=True,
         )
         for remark in remarks:
             self.warn(f"step {step}: {remark}")
 
     def warn(self, message: str) -> None:
         """A line that stands out."""
-        self.console.print(f"[yellow]{message}[/yellow]")
+        self.console.print(f"[yellow]{message}[/yellow]", soft_wrap=True)
 
     def say(self, message: str) -> None:
         """A plain line."""
-        self.console.print(message)
+        self.console.print(message, soft_wrap=True)
 
 
 def score_table(title: str, columns: Mapping[str, Scores]) -> Table:
