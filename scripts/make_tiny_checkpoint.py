@@ -1,9 +1,9 @@
 """Make the built-in checkpoint: a random tiny Qwen3-VL, then a short supervised cold start.
 
 The cold start is plain supervised learning on the reference responses of the quickstart's training
-rows. A domain rests while the model gives its reference with a probability above --target, and
-the cold start ends when every domain is above --enough: each has something to learn from and
-something left to learn. Takes about ten minutes on a CPU core.
+rows. A domain rests while the model gives its reference with a probability above --high. After
+--steps the cold start ends as soon as every domain lies between --low and --high: each has
+something to learn from and something left to learn. Takes about ten minutes on a CPU core.
 
     python scripts/make_tiny_checkpoint.py vlrl/models/tiny-qwen3-vl
 """
@@ -14,7 +14,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -34,7 +34,13 @@ from vlrl.recipes import open_recipe, target
 from vlrl.tasks.base import Row
 from vlrl.types import Problem
 
-RECIPES = ("chain_sum", "knights_knaves_2", "short_functions", "easy_vqa")
+TOKENS = {
+    "chain_sum": 1000,
+    "knights_knaves_2": 2000,
+    "short_functions": 1000,
+    "easy_vqa": 2000,
+}
+"""Of each recipe in a step."""
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -88,7 +94,7 @@ def make_processor(tokenizer: Qwen2Tokenizer, patch_size: int) -> Qwen3VLProcess
     sizes = {"patch_size": patch_size, "merge_size": 2, "temporal_patch_size": 2}
     images = Qwen2VLImageProcessor(
         **sizes,
-        size={"shortest_edge": 4096, "longest_edge": 1310720},
+        size={"shortest_edge": 16384, "longest_edge": 1310720},
         image_mean=[0.5, 0.5, 0.5],
         image_std=[0.5, 0.5, 0.5],
     )
@@ -149,7 +155,7 @@ class Domain:
 def cold_start(args: argparse.Namespace) -> None:
     texts = [
         text
-        for recipe in RECIPES
+        for recipe in TOKENS
         for row in islice(open_recipe(recipe).rows("train"), 2000)
         for text in (row.question, target(row))
     ]
@@ -182,17 +188,18 @@ def cold_start(args: argparse.Namespace) -> None:
         banned_token_ids=chat.banned_token_ids,
         max_response_tokens=256,
     )
-    domains = [Domain(recipe, chat) for recipe in RECIPES]
+    domains = [Domain(recipe, chat) for recipe in TOKENS]
     known = {domain.name: 0.0 for domain in domains}
     start = time.time()
-    for step in range(1, args.steps + 1):
-        active = [domain for domain in domains if known[domain.name] < args.target]
-        learner.update([group for domain in active for group in domain.take(args.tokens)])
+    for step in count(1):
+        active = [domain for domain in domains if known[domain.name] < args.high]
+        rows = [row for domain in active for row in domain.take(TOKENS[domain.name])]
+        learner.update(rows or domains[0].take(TOKENS[domains[0].name]))
         if step % args.every == 0:
             known = {domain.name: domain.reference_probability(learner) for domain in domains}
             shown = "  ".join(f"{name} {value:.3f}" for name, value in known.items())
             print(f"step {step}  {time.time() - start:.0f} s  {shown}", flush=True)
-            if min(known.values()) >= args.enough:
+            if step >= args.steps and all(args.low < p < args.high for p in known.values()):
                 break
     save_policy(model.to(torch.bfloat16), processor, args.out)
 
@@ -200,11 +207,10 @@ def cold_start(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--every", type=int, default=50, help="steps between looks")
-    parser.add_argument("--tokens", type=int, default=1500, help="of each domain in a step")
-    parser.add_argument("--target", type=float, default=0.5, help="where a domain rests")
-    parser.add_argument("--enough", type=float, default=0.4, help="all domains here: the end")
+    parser.add_argument("--low", type=float, default=0.3)
+    parser.add_argument("--high", type=float, default=0.55)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vocab", type=int, default=704)

@@ -48,12 +48,13 @@ class ModelConfig(Section):
 class ImageConfig(Section):
     """How images become patches."""
 
-    min_pixels: int = Field(default=4 * 32 * 32, gt=0)
-    max_pixels: int = Field(default=1280 * 32 * 32, gt=0)
+    min_pixels: int | None = Field(default=None, gt=0)
+    max_pixels: int | None = Field(default=None, gt=0)
+    """Bounds of an image's area after resizing; None: the checkpoint's own."""
 
     @model_validator(mode="after")
     def _ordered(self) -> ImageConfig:
-        if self.min_pixels > self.max_pixels:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ValueError("min_pixels is larger than max_pixels")
         return self
 

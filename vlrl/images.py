@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from qwen_vl_utils.vision_process import smart_resize
 
-from vlrl.config import ImageConfig
+from vlrl.config import ConfigError, ImageConfig
 from vlrl.types import ImageSource
 
 MAX_DECODED_PIXELS = 100_000_000
@@ -53,12 +53,22 @@ class ImageStore:
     """Pictures and features by content hash, with a bounded cache.
 
     `processor` is the Hugging Face image processor of a Qwen-VL checkpoint.
+
+    Raises:
+        ConfigError: bounds of the area that leave no size.
     """
 
     def __init__(self, processor: Any, config: ImageConfig, cache_bytes: int = CACHE_BYTES) -> None:
         self.patch_size = int(processor.patch_size)
         self.merge_size = int(processor.merge_size)
-        self.config = config
+        size = processor.size
+        self.min_pixels = int(config.min_pixels or size["shortest_edge"])
+        self.max_pixels = int(config.max_pixels or size["longest_edge"])
+        if self.min_pixels > self.max_pixels:
+            raise ConfigError(
+                f"images.min_pixels={self.min_pixels} is larger than max_pixels={self.max_pixels} "
+                "(what isn't set is the checkpoint's own)"
+            )
         self.num_decoded = 0
         self.num_processed = 0
         self._processor = processor
@@ -122,8 +132,8 @@ class ImageStore:
                 picture.height,
                 picture.width,
                 factor=self.patch_size * self.merge_size,
-                min_pixels=self.config.min_pixels,
-                max_pixels=self.config.max_pixels,
+                min_pixels=self.min_pixels,
+                max_pixels=self.max_pixels,
             )
         except ValueError as error:
             raise ImageError(f"{name}: {error}") from error

@@ -126,7 +126,7 @@ class VllmSampler:
             cleanup_dist_env_and_memory()
 
     def _engine_args(self, model: str, config: SamplerConfig, dtype: str) -> dict[str, Any]:
-        images = self.chat.images.config
+        images = self.chat.images
         arguments: dict[str, Any] = {
             "model": model,
             "dtype": dtype,
