@@ -284,3 +284,28 @@ def test_empty_responses_come_back_as_empty_log_probs() -> None:
     rng = torch.Generator().manual_seed(0)
     (own,) = agent.logprobs([group(rng, prompt=3, responses=(0, 2))])
     assert [len(x) for x in own] == [0, 2]
+
+
+def test_steps_too_small_for_bfloat16_add_up_in_fp32_and_survive_a_restart() -> None:
+    def in_bfloat16() -> Learner:
+        return Learner(
+            random_model("qwen3_vl", TinySize(), MEDIA, 0).bfloat16(),
+            config=LearnerConfig(lr=1e-6, warmup_updates=0),
+            loss=LossConfig(),
+            temperature=ON_POLICY.temperature,
+            banned_token_ids=BANNED,
+            max_response_tokens=40,
+        )
+
+    first, second = in_bfloat16(), in_bfloat16()
+    name, start = next(iter(first.weights()))
+    start = start.float().clone()
+    for _ in range(3):
+        first.update(mixed_groups(first.model))
+    pairs = first._pairs()
+    assert all(torch.equal(master.bfloat16(), weight) for master, weight in pairs)
+    master = first._masters[[n for n, _ in first.model.named_parameters()].index(name)]
+    assert 1e-6 < (master - start).abs().max() < 1e-5
+    second.load_state_dict(first.state_dict())
+    for (one, _), (other, _) in zip(pairs, second._pairs(), strict=True):
+        assert torch.equal(one, other)

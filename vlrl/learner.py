@@ -96,8 +96,10 @@ class Learner:
             chunk=config.logprob_chunk,
         )
         self._trained = [p for p in model.parameters() if p.requires_grad]
+        # A step of 1e-6 is lost in bfloat16's 8 bits: what is stepped there are fp32 copies.
+        self._masters = [p if p.dtype == torch.float32 else _master(p) for p in self._trained]
         self._optimizer = torch.optim.AdamW(
-            self._trained,
+            self._masters,
             lr=config.lr,
             betas=config.betas,
             weight_decay=config.weight_decay,
@@ -118,7 +120,8 @@ class Learner:
             ValueError: the groups hold no response token at all, or a banned one.
         """
         collector, work = self._backward(groups)
-        grad_norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self.config.max_grad_norm))
+        self._move_gradients()
+        grad_norm = float(torch.nn.utils.clip_grad_norm_(self._masters, self.config.max_grad_norm))
         lr, skipped = self.lr, not torch.isfinite(torch.tensor(grad_norm)).item()
         if skipped:
             self.num_skipped += 1
@@ -127,6 +130,7 @@ class Learner:
             for parameters in self._optimizer.param_groups:
                 parameters["lr"] = lr
             self._optimizer.step()
+            self._copy_masters()
             self.num_updates += 1
         self._optimizer.zero_grad(set_to_none=True)
         num_responses = sum(len(group.responses) for group in groups)
@@ -172,6 +176,7 @@ class Learner:
         """What a resumed run needs besides the model's weights, which a checkpoint holds."""
         return {
             "optimizer": self._optimizer.state_dict(),
+            "masters": [master.detach() for master, _ in self._pairs()],
             "num_updates": self.num_updates,
             "num_skipped": self.num_skipped,
         }
@@ -179,8 +184,25 @@ class Learner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state_dict` was taken; the model has that moment's weights."""
         self._optimizer.load_state_dict(state["optimizer"])
+        for (master, _), saved in zip(self._pairs(), state["masters"], strict=True):
+            master.data.copy_(saved)
         self.num_updates = state["num_updates"]
         self.num_skipped = state["num_skipped"]
+
+    def _pairs(self) -> list[tuple[torch.nn.Parameter, torch.nn.Parameter]]:
+        """(fp32 copy, parameter), of the parameters that have a copy."""
+        pairs = zip(self._masters, self._trained, strict=True)
+        return [(master, parameter) for master, parameter in pairs if master is not parameter]
+
+    def _move_gradients(self) -> None:
+        for master, parameter in self._pairs():
+            master.grad = None if parameter.grad is None else parameter.grad.float()
+            parameter.grad = None
+
+    @torch.no_grad()
+    def _copy_masters(self) -> None:
+        for master, parameter in self._pairs():
+            parameter.copy_(master)
 
     def _backward(self, groups: Sequence[LearnerGroup]) -> tuple[StatsCollector, _Work]:
         """Add up the loss's gradient over the micro-batches."""
@@ -214,3 +236,7 @@ class Learner:
             positions=partial(prompt_positions, self.model),
         ):
             yield batch, predict(self.model, batch, self._head)
+
+
+def _master(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
+    return torch.nn.Parameter(parameter.detach().float())
