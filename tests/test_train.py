@@ -133,6 +133,33 @@ def test_ctrl_c_finishes_the_step_and_says_how_to_go_on(
     assert not (tmp_path / "run" / "summary.json").exists()
 
 
+def test_an_interrupted_evaluation_loses_no_step_and_is_made_up_for(tmp_path: Path) -> None:
+    (tmp_path / "few.yaml").write_text(
+        "name: few\nproblems: [{recipe: chain_sum, limit: 2}]\nk: 2\nmax_tokens: 8\n"
+    )
+    evaluation = {"suites": [str(tmp_path / "few.yaml")], "every": 1, "at_end": False}
+    config = small_config(tmp_path / "run", "checkpoint_every=9", eval=evaluation)
+
+    class PressesInEvaluation(Presses):
+        at = 3  # evaluation, step 1, evaluation
+
+    checkpoint = train(config, make_sampler=lambda p, c, _: PressesInEvaluation(c, some_answers))
+    assert checkpoint.name == "step-000001"
+    train(config, resume=True, make_sampler=scripted(some_answers))
+    lines = (tmp_path / "run" / "evals.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1]
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2]
+
+
+def test_a_run_that_cannot_be_opened_leaves_its_folder_free(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no suite is named"):
+        train(
+            small_config(tmp_path / "run", "eval.suites=[nosuch]"),
+            make_sampler=scripted(some_answers),
+        )
+    assert not (tmp_path / "run").exists()
+
+
 def test_sampler_and_learner_that_disagree_stop_the_run(tmp_path: Path) -> None:
     config = small_config(tmp_path / "run", "sampler.max_probe_kl=1e-3")
     with pytest.raises(SyncError, match=r"above sampler\.max_probe_kl=0\.001"):

@@ -18,6 +18,7 @@ from vlrl.resources import nearest
 from vlrl.tasks.base import RowError, Task
 from vlrl.types import Problem
 
+BROKEN_FILE = "broken_rows.jsonl"
 MIN_SEEN = 100
 """Rows that an endless split is taken to have while fewer were seen."""
 
@@ -48,6 +49,7 @@ class BrokenRows:
     def __init__(self, max_share: float, path: Path | None = None) -> None:
         self.max_share = max_share
         self.path = path
+        self.num_added = 0
         self._named: set[str] = set()
         if path and path.is_file():
             self._named.update(path.read_text(encoding="utf-8").splitlines())
@@ -58,6 +60,7 @@ class BrokenRows:
         Raises:
             TooManyBrokenRows: that share is above the limit.
         """
+        self.num_added += 1
         line = json.dumps(vars(broken), ensure_ascii=False)
         if self.path and line not in self._named:
             self._named.add(line)

@@ -91,10 +91,11 @@ class SamplerConfig(Section):
     """How responses are sampled."""
 
     responses_per_prompt: int = Field(default=8, ge=2)
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=2)
     max_tokens: int = Field(default=1024, gt=0)
     max_model_len: int | None = Field(default=None, gt=0)
-    """vLLM's limit on prompt and response together; None: data.max_prompt_tokens + max_tokens."""
+    """vLLM's limit on prompt and response together; None: data.max_prompt_tokens and the largest
+    max_tokens, the suites' among them."""
     gpu_memory_utilization: float = Field(default=0.45, gt=0, le=1)
     max_num_seqs: int = Field(default=256, gt=0)
     eager: bool | None = None

@@ -15,14 +15,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from vlrl.broken import MIN_SEEN, BrokenRow, BrokenRows, Check, problem_at, task_of
+from vlrl.broken import BROKEN_FILE, MIN_SEEN, BrokenRow, BrokenRows, Check, problem_at, task_of
 from vlrl.config import ConfigError, DataConfig, DomainConfig, Section
 from vlrl.recipes import OpenRecipe, open_recipe
 from vlrl.resources import nearest
 from vlrl.tasks.base import Task
 from vlrl.types import Problem
-
-BROKEN_FILE = "broken_rows.jsonl"
 
 
 class CursorState(Section):

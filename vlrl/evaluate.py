@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vlrl.broken import Check
+from vlrl.broken import BROKEN_FILE, BrokenRows, Check
 from vlrl.chat import Chat, PromptError
 from vlrl.config import ImageConfig, SamplerConfig
 from vlrl.models.load import dtype_name, load_processor, resolve
@@ -42,18 +42,23 @@ def evaluate(
     folder: Path,
     step: int = 0,
     check: Check | None = None,
+    max_broken: float = 0.01,
     stop: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate the sampler's policy and write FOLDER/SUITE.jsonl and FOLDER/SUITE.json.
 
-    `check` refuses problems that can't be used; `stop` is called after each chunk and may raise.
+    `check` refuses problems that can't be used: they are named in FOLDER/broken_rows.jsonl and, up
+    to the share `max_broken` of a recipe, skipped. `stop` is called after each chunk and may raise.
     The same seed gives the same responses.
 
     Raises:
         ConfigError, TooManyBrokenRows: the suite's problems can't be had.
     """
     file = suite.file
-    problems = suite.problems(rollout.tasks, check=check)
+    broken = BrokenRows(max_broken, folder / BROKEN_FILE)
+    problems = suite.problems(rollout.tasks, check=check, broken=broken)
+    if broken.num_added:
+        progress.warn(f"{file.name}: {broken.num_added} broken row(s) skipped, see {broken.path}")
     groups: list[Group] = []
     with progress.bar(f"evaluating {file.name}", len(problems)) as advance:
         for start in range(0, len(problems), CHUNK):
@@ -68,6 +73,8 @@ def evaluate(
             advance(len(groups))
             stop()
     scores = score(groups)
+    for domain in sorted({group.problem.domain for group in groups} - scores.keys()):
+        progress.warn(f"{file.name}: {domain} has no score: every verifier call failed")
     lines = folder / f"{file.name}.jsonl"
     lines.unlink(missing_ok=True)
     append_jsonl(lines, transcript(groups, step))

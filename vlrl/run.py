@@ -18,7 +18,7 @@ from vlrl.evaluate import evaluate, prompt_check
 from vlrl.learner import Learner
 from vlrl.models.load import dtype_name, load_policy, load_processor, resolve, save_policy
 from vlrl.report.console import Progress
-from vlrl.report.log import append_jsonl, drop_after, scores_as_json
+from vlrl.report.log import append_jsonl, drop_after, read_jsonl, scores_as_json
 from vlrl.rollout import Rollout
 from vlrl.samplers.base import Sampler, SamplingParams, derive_seed
 from vlrl.samplers.probe import Agreement, compare
@@ -71,12 +71,10 @@ class Run:
         Raises:
             SyncError: they differ by more than `sampler.max_probe_kl`.
         """
-        one_each = list({group.problem.domain: group for group in groups if group.scored}.values())
-        if not one_each:
-            raise SyncError("no attempt could be graded, so there is nothing to compare")
+        one_each = list({group.problem.domain: group for group in groups}.values())
         learner = self.learner.logprobs([learner_group(g, None, self.chat) for g in one_each])
         agreement = compare(
-            [a.completion.logprobs for g in one_each for a in g.scored],
+            [a.completion.logprobs for g in one_each for a in g.attempts],
             [logprobs_T.numpy() for responses in learner for logprobs_T in responses],
         )
         limit = self.config.sampler.max_probe_kl
@@ -93,8 +91,6 @@ class Run:
 
         `stop` is called now and then and may raise.
         """
-        if not self.suites:
-            return
         start = time.perf_counter()
         scores: dict[str, DomainScore] = {}
         for suite in self.suites:
@@ -106,6 +102,7 @@ class Run:
                 folder=self.folder / "evals" / f"step-{self.step:06d}",
                 step=self.step,
                 check=self.check,
+                max_broken=self.config.data.max_broken,
                 stop=stop,
             )
             if suite.file.top_p == 1 and suite.file.temperature == self.config.sampler.temperature:
@@ -116,6 +113,18 @@ class Run:
         line = {"step": self.step, "seconds": seconds, "scores": scores_as_json(scores)}
         append_jsonl(self.folder / "evals.jsonl", [line])
         self.progress.take_phases()
+
+    def evaluation_due(self) -> bool:
+        """Whether the policy of this step is to be evaluated and hasn't been yet."""
+        wanted = self.config.eval
+        if self.step == 0:
+            due = wanted.at_start
+        elif self.step >= self.config.steps:
+            due = wanted.at_end
+        else:
+            due = wanted.every > 0 and self.step % wanted.every == 0
+        done = read_jsonl(self.folder / "evals.jsonl")
+        return due and bool(self.suites) and self.step not in [line["step"] for line in done]
 
     def last_checkpoint(self) -> Path:
         """The newest checkpoint of this run."""
@@ -149,8 +158,11 @@ def open_run(
         ConfigError, ModelError, CheckpointError: what can't be opened, and what to do.
     """
     folder = cfg.out
-    _prepare_folder(folder, cfg, resume)
+    if not resume:
+        _refuse_used(folder)
     saved = checkpoint.latest(folder / "checkpoints") if resume else None
+    # Before anything slow: a misspelt name is found at once.
+    suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
     path = str(saved) if saved else resolve(cfg.model.path)
     with progress.phase("loading the policy", announce=True):
         chat = Chat(load_processor(path), cfg.images)
@@ -168,7 +180,6 @@ def open_run(
     rollout = Rollout(chat, sampler, TASKS)
     try:
         check = prompt_check(chat, cfg.data.max_prompt_tokens)
-        suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
         run = Run(
             config=cfg,
             folder=folder,
@@ -183,6 +194,9 @@ def open_run(
         )
         if saved:
             _restore(run, saved)
+        # Only now: a run that could not be opened leaves no folder that looks like one.
+        folder.mkdir(parents=True, exist_ok=True)
+        config.dump(cfg, folder / "config.yaml")
         yield run
     finally:
         rollout.close()
@@ -194,7 +208,9 @@ def vllm_sampler(path: str, chat: Chat, cfg: RunConfig) -> Sampler:
     # vLLM takes seconds to import and is not there on every machine that only grades.
     from vlrl.samplers.vllm_engine import VllmSampler
 
-    room = cfg.data.max_prompt_tokens + cfg.sampler.max_tokens
+    suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
+    longest = max([cfg.sampler.max_tokens, *(suite.file.max_tokens for suite in suites)])
+    room = cfg.data.max_prompt_tokens + longest
     return VllmSampler(
         path,
         chat,
@@ -204,17 +220,13 @@ def vllm_sampler(path: str, chat: Chat, cfg: RunConfig) -> Sampler:
     )
 
 
-def _prepare_folder(folder: Path, cfg: RunConfig, resume: bool) -> None:
+def _refuse_used(folder: Path) -> None:
     """A new run wants an empty folder: nothing of an older run is overwritten."""
-    if resume:
-        return
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(
             f"{folder} holds a run already: go on with `vlrl train {folder} --resume`, "
             "choose another folder with out=FOLDER, or remove it"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    config.dump(cfg, folder / "config.yaml")
 
 
 def _restore(run: Run, saved: Path) -> None:

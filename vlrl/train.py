@@ -37,6 +37,8 @@ def train(
         SyncError: sampler and learner came apart.
     """
     progress = Progress(config.steps)
+    if config.learner.minibatches == 1:
+        progress.warn("learner.minibatches=1: every ratio is 1 and the loss's gate does nothing")
     with (
         open_run(config, progress, resume=resume, make_sampler=make_sampler) as run,
         on_interrupt() as interrupt,
@@ -54,19 +56,18 @@ def _loop(run: Run, interrupt: Interrupt) -> None:
     config = run.config
     if run.step == 0:
         run.save()
-        if config.eval.at_start:
+    while True:
+        if run.evaluation_due():
             run.evaluate(interrupt.check)
-    while run.step < config.steps:
+        if run.step >= config.steps:
+            return
         run.step += 1
         train_step(run)
-        last = run.step == config.steps
-        if last or interrupt.asked or run.step % config.checkpoint_every == 0:
+        ends = run.step == config.steps or interrupt.asked
+        # Before an evaluation too: one that is interrupted loses no step.
+        if ends or run.step % config.checkpoint_every == 0 or run.evaluation_due():
             run.save()
         interrupt.check()
-        if not last and config.eval.every and run.step % config.eval.every == 0:
-            run.evaluate(interrupt.check)
-    if config.eval.at_end:
-        run.evaluate(interrupt.check)
 
 
 def train_step(run: Run) -> None:
@@ -97,6 +98,7 @@ def train_step(run: Run) -> None:
         phases=run.progress.take_phases(),
         rollout=stats,
         uniform_groups=len(groups) - len(learnable),
+        broken_rows=run.stream.num_broken,
         agreement=agreement,
         updates=updates,
     )

@@ -4,7 +4,8 @@ config.yaml            the whole config of the run
 metrics.jsonl          a line a step: rollout, updates, agreement of the engines, seconds
 evals.jsonl            a line an evaluation: Pass@1 by domain, seconds
 rollouts.jsonl         every training attempt
-evals/STEP/SUITE.jsonl every attempt of an evaluation, with SUITE.json, its scores
+evals/STEP/SUITE.jsonl every attempt of an evaluation, with SUITE.json, its scores, and
+                       broken_rows.jsonl of the suites
 broken_rows.jsonl      rows that could not be used, and why
 checkpoints/           see checkpoint.py
 summary.json           Pass@1 per domain before and after

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from vlrl.broken import BROKEN_FILE
 from vlrl.report.console import score_table
 from vlrl.report.log import read_jsonl, write_json
 from vlrl.scores import DomainScore, Interval
@@ -41,6 +42,9 @@ def finish(run: Run) -> None:
     write_json(run.folder / "summary.json", summary)
     if columns:
         run.progress.console.print(score_table("Pass@1 by domain", columns))
+    if broken := {name: num for name, num in run.stream.num_broken.items() if num}:
+        said = ", ".join(f"{name} {num}" for name, num in broken.items())
+        run.progress.warn(f"broken rows skipped: {said} (named in {run.folder / BROKEN_FILE})")
     run.progress.say(
         f"trained {summary['updates']} updates in {summary['train_s']:.0f} s, "
         f"evaluated in {summary['eval_s']:.0f} s\n"
