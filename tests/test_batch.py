@@ -175,7 +175,11 @@ def test_a_group_becomes_a_learner_group_without_failed_attempts() -> None:
 
 def test_for_log_probs_only_no_advantages_are_wanted() -> None:
     found = to_learner_group(a_group(), None, Spelled())
-    assert [r.advantage for r in found.responses] == [0.0, 0.0]
+    assert [(r.token_ids, r.advantage) for r in found.responses] == [
+        ((3,), 0.0),
+        ((4,), 0.0),  # log-probs need no verdict
+        ((5,), 0.0),
+    ]
 
 
 def test_advantages_that_dont_fit_are_refused() -> None:

@@ -30,6 +30,7 @@ def test_a_verifier_failure_is_counted_and_not_folded_in() -> None:
     assert found.error == 0.75
     with pytest.raises(ValueError, match="no attempt was graded"):
         score_domain(groups[1:])
+    assert score(groups[1:]) == {}
 
 
 def test_truncated_unparsable_and_timeout_are_wrong_and_shown() -> None:

@@ -39,7 +39,7 @@ class PromptExpander(Protocol):
 class LearnerResponse:
     """A response to learn from: its ids, the sampler's log-probs (nats) and its advantage.
 
-    `index` is its place among the group's scored attempts.
+    `index` is its place among the attempts that `learner_group` took.
     """
 
     index: int
@@ -78,7 +78,7 @@ class Microbatch:
     predict_R: index in the row of the token that predicts each response token: the prompt's last
         for a response's first.
     response_R: index of the token's response, 0 to N - 1.
-    places_N: (group, index among its scored attempts) of each response.
+    places_N: (group, `LearnerResponse.index`) of each response.
     """
 
     spans: tuple[GroupSpan, ...]
@@ -100,12 +100,14 @@ Positions = Callable[[Sequence[int], Sequence[ImageFeatures]], torch.Tensor]
 def learner_group(
     group: Group, advantages: Sequence[float] | None, chat: PromptExpander
 ) -> LearnerGroup:
-    """A group's scored attempts with their advantages (None: all 0, for log-probs only).
+    """A group's scored attempts with their advantages.
+
+    `advantages` None is for log-probs only: all attempts, graded or not, with 0.
 
     Raises:
         ValueError: not one advantage for each scored attempt.
     """
-    scored = group.scored
+    scored = list(group.attempts) if advantages is None else group.scored
     values = [0.0] * len(scored) if advantages is None else list(advantages)
     if len(values) != len(scored):
         raise ValueError(

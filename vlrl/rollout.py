@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -48,7 +49,10 @@ class Rollout:
 def judge(tasks: Mapping[str, Task], problem: Problem, completion: Completion) -> Verdict:
     """The verdict on one response; a verifier that raises costs this attempt and no more."""
     try:
-        return tasks[problem.domain].grade(problem, completion)
+        verdict = tasks[problem.domain].grade(problem, completion)
+        if not math.isfinite(verdict.reward):
+            raise ValueError(f"the reward is {verdict.reward}")
+        return verdict
     except Exception as error:  # noqa: BLE001 - users' code: its failure must not end the run
         note = f"verifier raised {type(error).__name__}: {error}"
         return Verdict(status=Status.ERROR, correct=False, reward=0.0, note=note)

@@ -45,11 +45,18 @@ class DomainScore:
 
 
 def score(groups: Sequence[Group]) -> dict[str, DomainScore]:
-    """The score of each domain, in the order in which the domains first appear."""
+    """The score of each domain, in the order in which the domains first appear.
+
+    A domain whose every verifier call failed has none.
+    """
     domains: dict[str, list[Group]] = {}
     for group in groups:
         domains.setdefault(group.problem.domain, []).append(group)
-    return {name: score_domain(members) for name, members in domains.items()}
+    return {
+        name: score_domain(members)
+        for name, members in domains.items()
+        if any(group.scored for group in members)
+    }
 
 
 def score_domain(groups: Sequence[Group]) -> DomainScore:

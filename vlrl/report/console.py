@@ -104,8 +104,8 @@ def score_table(title: str, columns: Mapping[str, Scores]) -> Table:
     for domain, final in last.items():
         cells = [domain]
         for scores in columns.values():
-            interval = scores[domain].pass_at_1
-            cells.append(f"{interval.mean:.3f}  ({interval.low:.3f}-{interval.high:.3f})")
+            found = scores[domain].pass_at_1 if domain in scores else None
+            cells.append(f"{found.mean:.3f}  ({found.low:.3f}-{found.high:.3f})" if found else "-")
         shares = (final.truncated, final.unparsable, final.error)
         cells += [f"{final.num_problems} x {final.k}", *(f"{share:.1%}" for share in shares)]
         table.add_row(*cells)
