@@ -54,7 +54,8 @@ def train(
 
     if resume:
         # The folder may have been moved since: the run is where it is now.
-        cfg = load(Path(config) / "config.yaml", [*(overrides or []), f"out={config}"])
+        cfg = load(Path(config) / "config.yaml", overrides or [])
+        cfg = cfg.model_copy(update={"out": Path(config)})
     elif Path(config).is_dir():
         raise ConfigError(f"{config} is a folder: to go on with the run in it, add --resume")
     else:
@@ -80,7 +81,7 @@ def evaluate(
 
     vlrl eval tiny-qwen3-vl --suite quickstart
 
-    vlrl eval Qwen/Qwen2.5-VL-3B-Instruct --suite mathvision --suite humaneval --k 4
+    vlrl eval Qwen/Qwen2.5-VL-3B-Instruct --suite math --suite humaneval --k 4
     """
     from vlrl.evaluate import evaluate_model
 
@@ -120,7 +121,9 @@ def play(
 
 @app.command()
 def grade(
-    cases: Annotated[Path, typer.Argument(help="A JSONL file of responses, or of programs.")],
+    cases: Annotated[
+        Path, typer.Argument(exists=True, help="A JSONL file of responses, or of programs.")
+    ],
     out: Annotated[Path, typer.Option(help="Where the verdicts go, a line each.")],
 ) -> None:
     """Judge responses that were made elsewhere.

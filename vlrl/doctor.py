@@ -77,8 +77,10 @@ def _cpu_model() -> str:
 
 def _gpu() -> Finding:
     """No GPU is fine; a GPU that torch can't use is not."""
-    import torch  # here: `vlrl doctor` has to say something even where this import fails
-
+    try:
+        import torch
+    except Exception as error:  # noqa: BLE001 - a broken build raises whatever it likes
+        return Finding(name="gpu", ok=False, detail=_short(error), mend="scripts/setup")
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return Finding(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
+from rich.text import Text
 
 from vlrl.broken import BrokenRow, problem_at, task_of
 from vlrl.config import ConfigError
@@ -52,9 +53,10 @@ def play(model: str, problem: Problem, *, n: int, max_tokens: int) -> None:
     console = Console()
     with open_rollout(model, max_tokens=max_tokens, max_num_seqs=n) as rollout:
         (group,) = rollout([problem], SamplingParams(n=n, max_tokens=max_tokens, seed=0))
-    console.print(Panel(problem.question, title=problem.id))
+    # As plain text: brackets in it are no markup.
+    console.print(Panel(Text(problem.question), title=Text(problem.id)))
     for attempt in group.attempts:
         verdict = attempt.verdict
         said = f"{verdict.status.value}, {'right' if verdict.correct else 'wrong'}"
         said += f", reward {verdict.reward:g}" + (f" ({verdict.note})" if verdict.note else "")
-        console.print(Panel(attempt.completion.text or "(nothing)", subtitle=said))
+        console.print(Panel(Text(attempt.completion.text or "(nothing)"), subtitle=Text(said)))

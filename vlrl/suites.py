@@ -77,7 +77,16 @@ class Suite:
         return self.file.name
 
     def with_limits(self, *, k: int | None = None, limit: int | None = None) -> Suite:
-        """The suite with other numbers of responses, or at most `limit` problems of each recipe."""
+        """The suite with other numbers of responses, or at most `limit` problems of each recipe.
+
+        Raises:
+            ConfigError: several responses at temperature 0.
+        """
+        if k and k > 1 and self.file.temperature == 0:
+            raise ConfigError(
+                f"suite {self.name} samples at temperature 0, where all {k} responses would be "
+                "equal: leave out --k"
+            )
         changes: dict[str, object] = {"k": k} if k else {}
         if limit:
             changes["problems"] = [

@@ -77,7 +77,10 @@ def load_processor(path: str) -> Any:
     Raises:
         ModelError: no such checkpoint, or the hub can't be reached.
     """
-    return _from_hub(resolve(path), AutoProcessor.from_pretrained)
+    where = resolve(path)
+    # First the one small file: without a network each missing file costs half a minute of tries.
+    _from_hub(where, AutoConfig.from_pretrained)
+    return _from_hub(where, AutoProcessor.from_pretrained)
 
 
 def save_policy(model: Any, processor: Any, folder: Path) -> None:
