@@ -309,3 +309,9 @@ def test_steps_too_small_for_bfloat16_add_up_in_fp32_and_survive_a_restart() -> 
     second.load_state_dict(first.state_dict())
     for (one, _), (other, _) in zip(pairs, second._pairs(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_rate_decays_linearly_to_nothing() -> None:
+    agent = learner(lr=4e-4, decay_updates=4)
+    rates = [agent.update(mixed_groups(agent.model)).lr for _ in range(5)]
+    assert rates == pytest.approx([4e-4, 3e-4, 2e-4, 1e-4, 0.0])

@@ -132,6 +132,8 @@ class LearnerConfig(Section):
 
     lr: float = Field(default=1e-6, gt=0)
     warmup_updates: int = Field(default=10, ge=0)
+    decay_updates: int | None = Field(default=None, gt=0)
+    """The rate falls linearly to nothing over so many updates; None: it stays."""
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)

@@ -107,9 +107,10 @@ class Learner:
 
     @property
     def lr(self) -> float:
-        """The next update's learning rate: a linear warm-up, then constant."""
-        warmup = self.config.warmup_updates
-        return self.config.lr * min(1.0, (self.num_updates + 1) / (warmup + 1))
+        """The next update's learning rate: a linear warm-up, then constant or a linear decay."""
+        config, done = self.config, self.num_updates
+        left = 1.0 if config.decay_updates is None else max(0.0, 1 - done / config.decay_updates)
+        return config.lr * min(1.0, (done + 1) / (config.warmup_updates + 1)) * left
 
     def update(self, groups: Sequence[LearnerGroup]) -> UpdateStats:
         """One optimiser update from one mini-batch of groups (see batch.minibatches).
