@@ -112,3 +112,15 @@ def test_a_full_cache_forgets_the_oldest_and_reads_it_again(tmp_path: Path) -> N
     keys = [small.add(path) for path in paths]
     assert small.picture(keys[0]).getpixel((0, 0)) == (0, 0, 0)
     assert small.num_decoded == 4
+
+
+def test_a_saved_processor_keeps_the_bounds(tmp_path: Path) -> None:
+    """A run's own bounds go with its checkpoint; where one isn't set, the checkpoint's stays."""
+    encoded = encode(noise(640, 480))
+    processor = Qwen2VLImageProcessor(patch_size=16, merge_size=2)
+    own = ImageStore(processor, ImageConfig(max_pixels=16384))
+    processor.save_pretrained(tmp_path)
+    loaded = ImageStore(Qwen2VLImageProcessor.from_pretrained(tmp_path), ImageConfig())
+    assert (loaded.min_pixels, loaded.max_pixels) == (own.min_pixels, 16384)
+    first, second = (s.features(s.add(encoded)).pixel_values for s in (own, loaded))
+    assert torch.equal(first, second)

@@ -52,7 +52,8 @@ class _Entry:
 class ImageStore:
     """Pictures and features by content hash, with a bounded cache.
 
-    `processor` is the Hugging Face image processor of a Qwen-VL checkpoint.
+    `processor` is the Hugging Face image processor of a Qwen-VL checkpoint. The bounds in force are
+    written into its `size`: a checkpoint saved with it shows its model the same pixels anywhere.
 
     Raises:
         ConfigError: bounds of the area that leave no size.
@@ -69,6 +70,8 @@ class ImageStore:
                 f"images.min_pixels={self.min_pixels} is larger than max_pixels={self.max_pixels} "
                 "(what isn't set is the checkpoint's own)"
             )
+        bounds = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
+        processor.size = type(size)(**bounds)  # a dict, or what stands for one
         self.num_decoded = 0
         self.num_processed = 0
         self._processor = processor
