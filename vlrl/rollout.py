@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 
 from vlrl.chat import Chat
+from vlrl.graders import Graders, failed
 from vlrl.samplers.base import Sampler, SamplingParams
 from vlrl.tasks.base import Task
-from vlrl.types import Attempt, Completion, Group, Problem, Prompt, Status, Verdict
-
-NUM_GRADERS = 4
-"""Threads that wait for verifiers; the work itself is done in the verifiers' processes."""
+from vlrl.types import Attempt, Completion, Group, Problem, Prompt, Verdict
 
 
 class Rollout:
@@ -22,7 +21,7 @@ class Rollout:
         self.chat = chat
         self.sampler = sampler
         self.tasks = tasks
-        self._graders = ThreadPoolExecutor(NUM_GRADERS, thread_name_prefix="grader")
+        self._graders = Graders()
 
     def __call__(self, problems: Sequence[Problem], params: SamplingParams) -> list[Group]:
         """One Group a problem, in the order of the problems, each with `params.n` attempts."""
@@ -31,7 +30,7 @@ class Rollout:
 
         def grade(index: int, completions: Sequence[Completion]) -> None:
             verdicts[index] = [
-                self._graders.submit(judge, self.tasks, problems[index], completion)
+                self._graders.submit(partial(judge, self.tasks, problems[index], completion))
                 for completion in completions
             ]
 
@@ -43,7 +42,7 @@ class Rollout:
 
     def close(self) -> None:
         """Stop the grading threads."""
-        self._graders.shutdown(wait=False, cancel_futures=True)
+        self._graders.close()
 
 
 def judge(tasks: Mapping[str, Task], problem: Problem, completion: Completion) -> Verdict:
@@ -53,9 +52,9 @@ def judge(tasks: Mapping[str, Task], problem: Problem, completion: Completion) -
         if not math.isfinite(verdict.reward):
             raise ValueError(f"the reward is {verdict.reward}")
         return verdict
-    except Exception as error:  # noqa: BLE001 - users' code: its failure must not end the run
-        note = f"verifier raised {type(error).__name__}: {error}"
-        return Verdict(status=Status.ERROR, correct=False, reward=0.0, note=note)
+    # Users' code: its failure must not end the run, nor a sys.exit() this thread.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return failed(f"verifier raised {type(error).__name__}: {error}")
 
 
 def _group(
