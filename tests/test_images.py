@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import io
 from pathlib import Path
 
@@ -124,3 +125,18 @@ def test_a_saved_processor_keeps_the_bounds(tmp_path: Path) -> None:
     assert (loaded.min_pixels, loaded.max_pixels) == (own.min_pixels, 16384)
     first, second = (s.features(s.add(encoded)).pixel_values for s in (own, loaded))
     assert torch.equal(first, second)
+
+
+def test_bytes_wait_in_a_folder_that_goes_with_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    small = ImageStore(Qwen2VLImageProcessor(patch_size=16, merge_size=2), CONFIG, cache_bytes=1)
+    colours = [(i, i, i) for i in range(3)]
+    keys = [small.add(encode(Image.new("RGB", (64, 64), colour))) for colour in colours]
+    assert [small.picture(key).getpixel((0, 0)) for key in keys] == colours
+    (folder,) = tmp_path.iterdir()
+    assert {path.name for path in folder.iterdir()} == set(keys)
+    del small
+    gc.collect()
+    assert not folder.exists()

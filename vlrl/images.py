@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tempfile
 from collections import OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ class _Entry:
 class ImageStore:
     """Pictures and features by content hash, with a bounded cache.
 
+    Images that come as bytes are kept in a temporary folder, which goes with the store.
+
     `processor` is the Hugging Face image processor of a Qwen-VL checkpoint. The bounds in force are
     written into its `size`: a checkpoint saved with it shows its model the same pixels anywhere.
 
@@ -75,7 +78,8 @@ class ImageStore:
         self.num_decoded = 0
         self.num_processed = 0
         self._processor = processor
-        self._sources: dict[str, ImageSource] = {}
+        self._sources: dict[str, Path] = {}
+        self._spilled: tempfile.TemporaryDirectory[str] | None = None
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
         self._cache_bytes = cache_bytes
@@ -88,9 +92,10 @@ class ImageStore:
         """
         encoded = _read(source)
         key = hashlib.sha256(encoded).hexdigest()
-        self._sources.setdefault(key, source)
         if key not in self._entries:
             self._insert(key, self._process(encoded, _name(source)))
+        if key not in self._sources:
+            self._sources[key] = source if isinstance(source, Path) else self._spill(key, source)
         return key
 
     def picture(self, key: str) -> Image.Image:
@@ -107,6 +112,14 @@ class ImageStore:
             self._insert(key, self._process(_read(source), _name(source)))
         self._entries.move_to_end(key)
         return self._entries[key]
+
+    def _spill(self, key: str, encoded: bytes) -> Path:
+        """A file with the bytes: in memory, those of a whole data set would add up."""
+        if self._spilled is None:
+            self._spilled = tempfile.TemporaryDirectory(prefix="vlrl-images-")
+        path = Path(self._spilled.name) / key
+        path.write_bytes(encoded)
+        return path
 
     def _insert(self, key: str, entry: _Entry) -> None:
         self._entries[key] = entry
