@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.builtin import guesses, scripted, small_config
+from tests.plain_task import PlainTask
 from vlrl import tasks
 from vlrl.config import ConfigError, load
 from vlrl.models.load import load_policy
@@ -106,6 +107,36 @@ def test_a_verifier_that_raises_is_counted_and_does_not_end_the_run(
     assert domains["logic"]["reward"] is None and domains["logic"]["error"] == 1
     assert domains["image_qa"]["error"] == 0
     assert "4 attempt(s) lost" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_task_of_ones_own_is_trained_and_evaluated(tmp_path: Path) -> None:
+    """Its domain, recipe and suite, with nothing of it in the package."""
+    rows = [{"question": f"Say {word}.", "answer": word} for word in ("red", "blue") * 4]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "echo.yaml").write_text(
+        "name: echo\ntask: echo\nfile: {}\nsplits: {train: rows.jsonl, eval: rows.jsonl}\n"
+        "licence: none\n"
+    )
+    (tmp_path / "few.yaml").write_text(
+        f"name: few\nproblems: [{{recipe: {tmp_path / 'echo.yaml'}, limit: 2}}]\nmax_tokens: 8\n"
+    )
+    config = small_config(
+        tmp_path / "run",
+        "steps=1",
+        data={
+            "mixture": {"echo": {"share": 1.0, "recipes": [str(tmp_path / "echo.yaml")]}},
+            "prompts_per_step": 4,
+        },
+        eval={"suites": [str(tmp_path / "few.yaml")], "at_start": False},
+    )
+    sampler = scripted(lambda prompt: ["red", "blue"])
+    train(config, make_sampler=sampler, tasks={"echo": PlainTask("echo")})
+    rewards = [a["reward"] for a in attempts(tmp_path / "run") if a["domain"] == "echo"]
+    assert len(rewards) == 16 and sum(rewards) == 8
+    (line,) = metrics(tmp_path / "run")
+    assert line["updates"]
+    (scores,) = (tmp_path / "run" / "evals.jsonl").read_text().splitlines()
+    assert list(json.loads(scores)["scores"]) == ["echo"]
 
 
 class Presses(ScriptedSampler):

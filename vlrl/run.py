@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from vlrl.samplers.base import Sampler, SamplingParams, derive_seed
 from vlrl.samplers.probe import Agreement, compare
 from vlrl.scores import DomainScore
 from vlrl.suites import Suite, load_suite
-from vlrl.tasks import TASKS
+from vlrl.tasks import TASKS, Task
 from vlrl.types import Group
 
 MakeSampler = Callable[[str, Chat, RunConfig], Sampler]
@@ -148,11 +148,16 @@ class Run:
 
 @contextmanager
 def open_run(
-    cfg: RunConfig, progress: Progress, *, resume: bool = False, make_sampler: MakeSampler | None
+    cfg: RunConfig,
+    progress: Progress,
+    *,
+    resume: bool = False,
+    make_sampler: MakeSampler | None,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> Generator[Run]:
     """Open everything a run needs, and close it at the end.
 
-    make_sampler: None for vLLM in this process.
+    make_sampler: None for vLLM in this process. tasks: what judges each domain.
 
     Raises:
         ConfigError, ModelError, CheckpointError: what can't be opened, and what to do.
@@ -177,7 +182,7 @@ def open_run(
         )
     with progress.phase("starting the sampler", announce=True):
         sampler = (make_sampler or vllm_sampler)(path, chat, cfg)
-    rollout = Rollout(chat, sampler, TASKS)
+    rollout = Rollout(chat, sampler, tasks)
     try:
         check = prompt_check(chat, cfg.data.max_prompt_tokens)
         run = Run(
@@ -187,7 +192,7 @@ def open_run(
             sampler=sampler,
             rollout=rollout,
             learner=learner,
-            stream=ProblemStream(cfg.data, cfg.seed, TASKS, check=check, folder=folder),
+            stream=ProblemStream(cfg.data, cfg.seed, tasks, check=check, folder=folder),
             suites=suites,
             check=check,
             progress=progress,

@@ -9,7 +9,7 @@ Left out on purpose: a reference model, a KL term, a value function.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlrl.advantage import group_advantages
@@ -21,16 +21,22 @@ from vlrl.report.log import append_jsonl, transcript, write_metrics
 from vlrl.report.stats import rollout_stats
 from vlrl.report.summary import finish
 from vlrl.run import MakeSampler, Run, open_run
+from vlrl.tasks import TASKS, Task
 from vlrl.types import Group
 from vlrl.update_stats import UpdateStats
 
 
 def train(
-    config: RunConfig, *, resume: bool = False, make_sampler: MakeSampler | None = None
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    make_sampler: MakeSampler | None = None,
+    tasks: Mapping[str, Task] = TASKS,
 ) -> Path:
     """Train by a config, or go on with the run in `config.out`; the last checkpoint's folder.
 
-    `make_sampler`: what samples, by default vLLM in this process.
+    `make_sampler`: what samples, by default vLLM in this process. `tasks`: what judges each domain
+    of `data.mixture` and of the suites.
 
     Raises:
         ConfigError, ModelError, CheckpointError: what can't be used, before anything starts.
@@ -40,7 +46,7 @@ def train(
     if config.learner.minibatches == 1:
         progress.warn("learner.minibatches=1: every ratio is 1 and the loss's gate does nothing")
     with (
-        open_run(config, progress, resume=resume, make_sampler=make_sampler) as run,
+        open_run(config, progress, resume=resume, make_sampler=make_sampler, tasks=tasks) as run,
         on_interrupt() as interrupt,
     ):
         try:
