@@ -36,3 +36,15 @@ def test_mistakes_are_one_message_without_a_trace(tmp_path: Path) -> None:
         result = vlrl(*arguments)
         assert result.returncode == 2
         assert words in result.stderr and "Traceback" not in result.stderr
+
+
+def test_grade_says_what_became_of_the_rows(tmp_path: Path) -> None:
+    cases, out = tmp_path / "cases.jsonl", tmp_path / "out.jsonl"
+    good = '{"domain": "logic", "gold": "yes", "response": "yes"}\n'
+    cases.write_text(good)
+    result = CliRunner().invoke(app, ["grade", str(cases), "--out", str(out)])
+    assert (result.exit_code, result.output) == (0, "rows: 1, correct: 1 (1 ok), bad lines: 0\n")
+    cases.write_text(good + "{}\n")
+    result = CliRunner().invoke(app, ["grade", str(cases), "--out", str(out)])
+    assert result.exit_code == 1
+    assert "bad lines: 1\n  line 2: domain" in result.output

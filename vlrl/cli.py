@@ -126,9 +126,10 @@ def grade(
     ],
     out: Annotated[Path, typer.Option(help="Where the verdicts go, a line each.")],
 ) -> None:
-    """Judge responses that were made elsewhere.
+    """Judge responses that were made elsewhere; exit 1 if there are lines that can't be judged.
 
-    Rows: {id, domain, gold, response}, or {id, program, entry: {type, tests, ...}}.
+    Rows: {id, domain, gold, response}, or {id, program, entry: {type, tests, ...}}. Domains:
+    math_qa, image_qa and logic, as in training; math, count, text and choice, one judge each.
 
     [bold]Example[/bold]
 
@@ -136,7 +137,9 @@ def grade(
     """
     from vlrl.grading.file import grade_file
 
-    typer.echo(str(grade_file(cases, out)))
+    summary = grade_file(cases, out)
+    typer.echo(str(summary))
+    raise typer.Exit(1 if summary.bad_lines else 0)
 
 
 @app.command()

@@ -58,6 +58,31 @@ def test_rows_are_judged_and_bad_lines_named(tmp_path: Path) -> None:
     assert set(tmp_path.iterdir()) == {cases, out}
 
 
+def test_tasks_judge_as_in_training(tmp_path: Path) -> None:
+    options = {"answer": "B", "options": {"A": "red", "B": "blue"}}
+    said = [
+        ("math_qa", "1/2", "\\boxed{0.5}", True),
+        ("math_qa", "1/2", "\\boxed{0.6}", False),
+        ("image_qa", "2", "two", True),
+        ("image_qa", options, "blue", True),
+        ("image_qa", options, "A", False),
+        ("logic", "Ann is a knight, and Bob is a knave.", "Bob is a knave, Ann is a knight", True),
+        ("logic", options, "(b)", True),
+        ("image_qa", options | {"answer": "pink"}, "pink", None),
+        ("math_qa", "", "5", None),
+        ("coding", "5", "5", None),
+    ]
+    cases, out = tmp_path / "cases.jsonl", tmp_path / "out.jsonl"
+    rows = [{"domain": d, "gold": gold, "response": response} for d, gold, response, _ in said]
+    cases.write_text("\n".join(json.dumps(row) for row in rows))
+    summary = grade_file(cases, out)
+    graded = [json.loads(line)["correct"] for line in out.read_text().splitlines()]
+    assert graded == [correct for *_, correct in said if correct is not None]
+    shown = str(summary).splitlines()
+    assert shown[0] == "rows: 7, correct: 5 (7 ok), bad lines: 3"
+    assert [line.split(":")[0].strip() for line in shown[1:]] == ["line 8", "line 9", "line 10"]
+
+
 def test_a_judge_that_fails_is_an_error_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,8 @@
 """Verdicts for a file of answers or programs: one JSON line in, one JSON line out.
 
-Answers: `{"id": "1", "domain": "math", "gold": "5", "response": "The answer is 5."}`, domain one of
-math, count, text, choice (gold `{"answer": "B", "options": {"A": "Rome", "B": "Paris"}}`).
+Answers: `{"id": "1", "domain": "math", "gold": "5", "response": "The answer is 5."}`. The domain
+is a task that is judged as in training (math_qa, image_qa, logic), or one judge: math, count, text,
+choice. With options the gold is `{"answer": "B", "options": {"A": "Rome", "B": "Paris"}}`.
 Programs: `{"id": "2", "program": "...", "entry": {"type": "stdio", "tests": [{"stdin": "1",
 "stdout": "2"}]}}` or `{"type": "call", "fn": "add", "tests": [{"args": [1, 2], "expected": 3}]}`,
 optionally `time_limit_s`, `memory_mb`, `tol`; `{"__tuple__": [..]}` and `{"__set__": [..]}` stand
@@ -26,9 +27,12 @@ from vlrl.grading.math_answer import Match, same_answer
 from vlrl.grading.response import bare_answer, final_answer
 from vlrl.grading.text import same_text
 from vlrl.sandbox import Ending, Limits, default_sandbox
-from vlrl.types import CallTest, CallTests, Status, StdioTests
+from vlrl.tasks import TASKS, Row, RowError
+from vlrl.types import CallTest, CallTests, Completion, Finish, Status, StdioTests
 
 NUM_THREADS = 4
+TEXT_TASKS = ("math_qa", "image_qa", "logic")
+"""Tasks whose gold is a text or a choice; a program has a row of its own kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,13 @@ class GradeSummary:
     num_correct: int
     by_status: Mapping[Status, int]
     bad_lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """`rows: 5, correct: 3 (4 ok, 1 unparsable), bad lines: 2`, and each bad line below."""
+        counts = ", ".join(f"{n} {s.value}" for s in Status if (n := self.by_status.get(s)))
+        line = f"rows: {self.num_rows}, correct: {self.num_correct}"
+        line += f" ({counts})" if counts else ""
+        return "\n  ".join((f"{line}, bad lines: {len(self.bad_lines)}", *self.bad_lines))
 
 
 class LineError(ValueError):
@@ -133,10 +144,10 @@ def _judge(row: dict[str, Any]) -> Callable[[], Found]:
     """What will judge the row; the row's own mistakes come out here."""
     if "program" in row:
         return _program(row)
-    domain = row.get("domain")
-    judge = _TEXT_JUDGES.get(str(domain))
-    if judge is None:
-        names = ", ".join(_TEXT_JUDGES)
+    domain = str(row.get("domain", ""))
+    judge = _TEXT_JUDGES.get(domain)
+    if judge is None and domain not in TEXT_TASKS:
+        names = ", ".join((*TEXT_TASKS, *_TEXT_JUDGES))
         raise LineError(f"domain {domain!r} is not supported; it is one of {names}")
     response = row.get("response")
     if not isinstance(response, str):
@@ -144,7 +155,35 @@ def _judge(row: dict[str, Any]) -> Callable[[], Found]:
     if "gold" not in row:
         raise LineError("no `gold`")
     gold = row["gold"]
+    if judge is None:
+        return _task(domain, gold, response)
     return lambda: judge(gold, response)
+
+
+def _task(name: str, gold: object, response: str) -> Callable[[], Found]:
+    """A task's own verdict; by its own rules a gold that can't be judged is a bad line."""
+    answer, options = _options(gold) if isinstance(gold, Mapping) else (gold, ())
+    row = Row(id="", source="", question="(not in the file)", answer=answer, options=options)
+
+    def judge() -> Found:
+        try:
+            problem = TASKS[name].problem(row)
+        except RowError as error:
+            raise LineError(f"gold: {error}") from error
+        completion = Completion(text=response, token_ids=(), logprobs=(), finish=Finish.STOP)
+        verdict = TASKS[name].grade(problem, completion)
+        return verdict.status, verdict.correct, verdict.note
+
+    return judge
+
+
+def _options(gold: object) -> tuple[str, tuple[str, ...]]:
+    """A choice's answer and its options' texts."""
+    if not isinstance(gold, Mapping) or not isinstance(gold.get("options"), Mapping | list):
+        raise LineError('the gold of a choice row is {"answer": "B", "options": {"A": ...}}')
+    options = gold["options"]
+    texts = options.values() if isinstance(options, Mapping) else options
+    return str(gold.get("answer", "")), tuple(str(text) for text in texts)
 
 
 def _unparsable(response: str) -> Found:
@@ -183,11 +222,7 @@ def _text(gold: object, response: str) -> Found:
 
 
 def _choice(gold: object, response: str) -> Found:
-    if not isinstance(gold, Mapping) or not isinstance(gold.get("options"), Mapping | list):
-        raise LineError('the gold of a choice row is {"answer": "B", "options": {"A": ...}}')
-    options = gold["options"]
-    texts = [str(o) for o in (options.values() if isinstance(options, Mapping) else options)]
-    wanted = str(gold.get("answer", ""))
+    wanted, texts = _options(gold)
     answer = final_answer(response) or bare_answer(response)
     if answer is None:
         return _unparsable(response)
