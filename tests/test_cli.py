@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from vlrl.cli import app
+from vlrl.config import ConfigError
+from vlrl.evaluate import MAX_PROMPT_TOKENS, default_out
 
 
 def vlrl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,3 +50,23 @@ def test_grade_says_what_became_of_the_rows(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["grade", str(cases), "--out", str(out)])
     assert result.exit_code == 1
     assert "bad lines: 1\n  line 2: domain" in result.output
+
+
+def test_eval_writes_into_a_folder_of_the_model_and_has_room_for_prompts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the model, which isn't there."""
+    monkeypatch.chdir(tmp_path)
+    assert default_out("Qwen/Qwen2.5-VL-3B-Instruct") == Path("runs/eval/Qwen2.5-VL-3B-Instruct")
+    assert default_out("runs/a/checkpoints/step-000100/") == Path("runs/eval/a-step-000100")
+    rooms: list[int] = []
+
+    def opened(model: str, *, max_tokens: int, max_prompt_tokens: int) -> None:
+        rooms.append(max_prompt_tokens)
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("vlrl.evaluate.open_rollout", opened)
+    arguments = ["eval", "m", "--suite", "quickstart"]
+    for more in ([], ["--max-prompt-tokens", "99"]):
+        assert isinstance(CliRunner().invoke(app, arguments + more).exception, ConfigError)
+    assert rooms == [MAX_PROMPT_TOKENS, 99]

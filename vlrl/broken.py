@@ -21,6 +21,8 @@ from vlrl.types import Problem
 BROKEN_FILE = "broken_rows.jsonl"
 MIN_SEEN = 100
 """Rows that an endless split is taken to have while fewer were seen."""
+MAX_SHARE = 0.01
+"""The limit where no config sets one: in evaluations outside of a run."""
 
 Check = Callable[[Problem], None]
 """Raises a ValueError for a problem that can't be used: image unreadable, prompt too long."""
@@ -43,12 +45,16 @@ class BrokenRow:
 class BrokenRows:
     """Names broken rows in a JSONL file and keeps the limit.
 
-    A row that the file already names, as after a resume, is not written again.
+    A row that the file already names, as after a resume, is not written again. `key` is the config
+    key that set the limit, for whoever must raise it.
     """
 
-    def __init__(self, max_share: float, path: Path | None = None) -> None:
+    def __init__(
+        self, max_share: float = MAX_SHARE, path: Path | None = None, *, key: str = ""
+    ) -> None:
         self.max_share = max_share
         self.path = path
+        self.key = key
         self.num_added = 0
         self._named: set[str] = set()
         if path and path.is_file():
@@ -69,10 +75,12 @@ class BrokenRows:
                 lines.write(line + "\n")
         if num_broken > self.max_share * num_rows:
             where = f"; all are named in {self.path}" if self.path else ""
+            limit = f"{self.key}={self.max_share:g}" if self.key else f"{100 * self.max_share:g}%"
+            mend = f"Mend the rows or raise {self.key}" if self.key else "Mend the rows"
             raise TooManyBrokenRows(
                 f"recipe {broken.recipe}: {num_broken} of {num_rows} rows are broken, more than "
-                f"data.max_broken={self.max_share:g} allows{where}. The last one, row {broken.row} "
-                f"of split {broken.split}: {broken.why}. Mend the rows or raise data.max_broken"
+                f"the limit of {limit}{where}. The last one, row {broken.row} of split "
+                f"{broken.split}: {broken.why}. {mend}"
             )
 
 

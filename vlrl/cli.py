@@ -67,12 +67,18 @@ def train(
 def evaluate(
     model: Model,
     suite: Annotated[list[str], typer.Option(help="A suite's name or file; may stand again.")],
-    out: Annotated[Path, typer.Option(help="Where transcripts and scores go.")] = Path("runs/eval"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where transcripts and scores go (default: runs/eval/MODEL_NAME)."),
+    ] = None,
     k: Annotated[
         int | None, typer.Option(help="Responses a problem (default: the suite's).")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Problems of each recipe at most.")] = None,
     seed: Annotated[int, typer.Option(help="Of sampling.")] = 0,
+    max_prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="Problems with longer prompts count as broken rows.")
+    ] = 4096,
     root: Root = None,
 ) -> None:
     """Evaluate a checkpoint: Pass@1 per domain with 95% intervals.
@@ -85,7 +91,16 @@ def evaluate(
     """
     from vlrl.evaluate import evaluate_model
 
-    evaluate_model(model, suite, out=out, k=k, limit=limit, seed=seed, root=root)
+    evaluate_model(
+        model,
+        suite,
+        out=out,
+        max_prompt_tokens=max_prompt_tokens,
+        k=k,
+        limit=limit,
+        seed=seed,
+        root=root,
+    )
 
 
 @app.command()

@@ -71,7 +71,8 @@ class ProblemStream:
         self._config = config
         self._seed = seed
         self._drawn = dict.fromkeys(config.mixture, 0)
-        broken = BrokenRows(config.max_broken, folder / BROKEN_FILE if folder else None)
+        path = folder / BROKEN_FILE if folder else None
+        broken = BrokenRows(config.max_broken, path, key="data.max_broken")
         self._cursors: dict[str, list[_Cursor]] = {}
         for domain, part in config.mixture.items():
             if domain not in tasks:

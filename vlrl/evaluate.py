@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vlrl.broken import BROKEN_FILE, BrokenRows, Check
 from vlrl.chat import Chat, PromptError
-from vlrl.config import ImageConfig, SamplerConfig
+from vlrl.config import DataConfig, ImageConfig, SamplerConfig
 from vlrl.models.load import dtype_name, load_processor, resolve
 from vlrl.report.console import Progress, score_table
 from vlrl.report.log import append_jsonl, scores_as_json, transcript, write_json
@@ -22,6 +22,9 @@ from vlrl.types import Group, Problem
 
 CHUNK = 64
 """Problems that are sampled at once: so often is progress shown and a stop possible."""
+
+MAX_PROMPT_TOKENS: int = DataConfig.model_fields["max_prompt_tokens"].default
+"""Room for a prompt where no config sets it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,20 +45,23 @@ def evaluate(
     folder: Path,
     step: int = 0,
     check: Check | None = None,
-    max_broken: float = 0.01,
+    max_broken: float | None = None,
     stop: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Evaluate the sampler's policy and write FOLDER/SUITE.jsonl and FOLDER/SUITE.json.
 
     `check` refuses problems that can't be used: they are named in FOLDER/broken_rows.jsonl and, up
-    to the share `max_broken` of a recipe, skipped. `stop` is called after each chunk and may raise.
-    The same seed gives the same responses.
+    to the share `max_broken` of a recipe (a run's `data.max_broken`; None: 1%), skipped. `stop` is
+    called after each chunk and may raise. The same seed gives the same responses.
 
     Raises:
         ConfigError, TooManyBrokenRows: the suite's problems can't be had.
     """
     file = suite.file
-    broken = BrokenRows(max_broken, folder / BROKEN_FILE)
+    if max_broken is None:
+        broken = BrokenRows(path=folder / BROKEN_FILE)
+    else:
+        broken = BrokenRows(max_broken, folder / BROKEN_FILE, key="data.max_broken")
     problems = suite.problems(rollout.tasks, check=check, broken=broken)
     if broken.num_added:
         progress.warn(f"{file.name}: {broken.num_added} broken row(s) skipped, see {broken.path}")
@@ -93,7 +99,7 @@ def prompt_check(chat: Chat, max_prompt_tokens: int) -> Check:
         if num_tokens > max_prompt_tokens:
             raise PromptError(
                 f"{problem.id}: the prompt has {num_tokens} tokens, more than "
-                f"data.max_prompt_tokens={max_prompt_tokens}"
+                f"max_prompt_tokens={max_prompt_tokens}"
             )
 
     return check
@@ -101,7 +107,11 @@ def prompt_check(chat: Chat, max_prompt_tokens: int) -> Check:
 
 @contextmanager
 def open_rollout(
-    model: str, *, max_tokens: int, max_num_seqs: int = 256, max_prompt_tokens: int = 4096
+    model: str,
+    *,
+    max_tokens: int,
+    max_num_seqs: int = 256,
+    max_prompt_tokens: int = MAX_PROMPT_TOKENS,
 ) -> Generator[Rollout]:
     """A checkpoint in vLLM, ready to roll out; closed at the end.
 
@@ -131,22 +141,33 @@ def evaluate_model(
     model: str,
     suites: Sequence[str],
     *,
-    out: Path,
+    out: Path | None = None,
+    max_prompt_tokens: int = MAX_PROMPT_TOKENS,
     k: int | None = None,
     limit: int | None = None,
     seed: int = 0,
     root: Path | None = None,
 ) -> list[Evaluation]:
-    """`vlrl eval`: a checkpoint on some suites, a table each."""
+    """`vlrl eval`: a checkpoint on some suites, a table each.
+
+    `out`: where transcripts and scores go; None: runs/eval/ and the model's name.
+    """
+    out = out or default_out(model)
     opened = [load_suite(name, root).with_limits(k=k, limit=limit) for name in suites]
     progress = Progress(num_steps=0)
     results: list[Evaluation] = []
     max_tokens = max(suite.file.max_tokens for suite in opened)
-    with open_rollout(model, max_tokens=max_tokens) as rollout:
-        check = prompt_check(rollout.chat, max_prompt_tokens=4096)
+    with open_rollout(model, max_tokens=max_tokens, max_prompt_tokens=max_prompt_tokens) as rollout:
+        check = prompt_check(rollout.chat, max_prompt_tokens)
         for suite in opened:
             done = evaluate(suite, rollout, progress, seed=seed, folder=out, check=check)
             progress.console.print(score_table(f"{model} on {suite.name}", {"": done.scores}))
             results.append(done)
     progress.say(f"transcripts and scores: {out}")
     return results
+
+
+def default_out(model: str) -> Path:
+    """A folder for one model: runs/eval/Qwen2.5-VL-3B-Instruct, runs/eval/RUN-step-000100."""
+    *_, run, parent, name = ("", "", *Path(model).expanduser().resolve().parts)
+    return Path("runs/eval") / (f"{run}-{name}" if parent == "checkpoints" else name)

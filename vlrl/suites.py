@@ -110,7 +110,7 @@ class Suite:
             ConfigError: a recipe, split or file isn't there.
             TooManyBrokenRows: a recipe has more broken rows than `broken.max_share` (1%).
         """
-        broken = broken or BrokenRows(max_share=0.01)
+        broken = broken or BrokenRows()
         problems: list[Problem] = []
         for part, recipe in zip(self.file.problems, self._recipes, strict=True):
             found = _problems(part, recipe, task_of(recipe, tasks), check, broken)
