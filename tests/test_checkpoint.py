@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +43,16 @@ def test_what_was_broken_off_is_not_taken_for_whole(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path).name == "step-000001"
     with pytest.raises(CheckpointError, match="no checkpoint"):
         checkpoint.latest(tmp_path / "other")
+
+
+def test_drafts_of_saves_that_were_killed_are_removed(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for pid in (ended.pid, os.getpid(), os.getppid()):
+        (tmp_path / f".step-000001.{pid}").mkdir()
+    save(tmp_path, 2)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"step-000002", f".step-000001.{os.getppid()}"}, "a living process's stays"
 
 
 def test_a_damaged_state_is_named(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def save(folder: Path, state: TrainerState, save_model: Callable[[Path], None], 
     """Write a checkpoint below `folder` and drop all but the newest `keep`; its path."""
     target = folder / f"step-{state.step:06d}"
     draft = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(draft, ignore_errors=True)
+    _drop_dead_drafts(folder)
     draft.mkdir(parents=True)
     save_model(draft)
     torch.save(vars(state), draft / STATE_FILE)
@@ -102,6 +102,27 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def _drop_dead_drafts(folder: Path) -> None:
+    """Remove what saves that were broken off left behind: the whole size of a model each.
+
+    A draft of another living process stays: it may be at work on it.
+    """
+    for draft in folder.glob(".step-*.*"):
+        pid = draft.name.rpartition(".")[2]
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # someone else's process
+    return True
 
 
 def _whole(folder: Path) -> list[Path]:
