@@ -1,9 +1,9 @@
 """Make the built-in checkpoint: a random tiny Qwen3-VL, then a short supervised cold start.
 
 The cold start is plain supervised learning on the reference responses of the quickstart's training
-rows. A domain rests while the model gives its reference with a probability above --high. After
---steps the cold start ends as soon as every domain lies between --low and --high: each has
-something to learn from and something left to learn. Takes about ten minutes on a CPU core.
+rows. A domain rests while the model gives its reference with a probability above --rest. After
+--steps the cold start ends as soon as every domain lies in BAND: each has something to learn from
+and something left to learn. Takes about twelve minutes on a CPU core.
 
     python scripts/make_tiny_checkpoint.py vlrl/models/tiny-qwen3-vl
 """
@@ -41,6 +41,7 @@ TOKENS = {
     "easy_vqa": 2000,
 }
 """Of each recipe in a step."""
+BAND = (0.2, 0.6)
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -192,14 +193,14 @@ def cold_start(args: argparse.Namespace) -> None:
     known = {domain.name: 0.0 for domain in domains}
     start = time.time()
     for step in count(1):
-        active = [domain for domain in domains if known[domain.name] < args.high]
+        active = [domain for domain in domains if known[domain.name] < args.rest]
         rows = [row for domain in active for row in domain.take(TOKENS[domain.name])]
         learner.update(rows or domains[0].take(TOKENS[domains[0].name]))
         if step % args.every == 0:
             known = {domain.name: domain.reference_probability(learner) for domain in domains}
             shown = "  ".join(f"{name} {value:.3f}" for name, value in known.items())
             print(f"step {step}  {time.time() - start:.0f} s  {shown}", flush=True)
-            if step >= args.steps and all(args.low < p < args.high for p in known.values()):
+            if step >= args.steps and all(BAND[0] < p < BAND[1] for p in known.values()):
                 break
     save_policy(model.to(torch.bfloat16), processor, args.out)
 
@@ -207,10 +208,9 @@ def cold_start(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--every", type=int, default=50, help="steps between looks")
-    parser.add_argument("--low", type=float, default=0.3)
-    parser.add_argument("--high", type=float, default=0.55)
+    parser.add_argument("--rest", type=float, default=0.55)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vocab", type=int, default=704)
