@@ -80,6 +80,7 @@ class BenchStream:
     def __init__(self, per_step: int) -> None:
         self.per_step = per_step
         self.problems: list[Problem] = []
+        self.num_broken: dict[str, int] = {}
 
     def next_batch(self) -> list[Problem]:
         batch, self.problems = self.problems[: self.per_step], self.problems[self.per_step :]
