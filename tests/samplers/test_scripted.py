@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.samplers import tiny_qwen3_vl as tiny
+from tests.samplers import tiny_models as tiny
 from vlrl.samplers.base import SamplingParams
 from vlrl.samplers.scripted import ScriptedSampler
 from vlrl.types import Finish

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.samplers import tiny_qwen3_vl as tiny
+from tests.samplers import tiny_models as tiny
 from vlrl.chat import Chat
 from vlrl.config import SamplerConfig
 from vlrl.samplers.base import SamplerError, SamplingParams

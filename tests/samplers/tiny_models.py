@@ -1,4 +1,4 @@
-"""A random Qwen3-VL of 0.7 M parameters with byte tokens, and prompts with 0 to 3 images for it."""
+"""Random Qwen-VL models with byte tokens in checkpoint folders, and prompts with 0 to 3 images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     PreTrainedTokenizerFast,
+    Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
-    Qwen3VLConfig,
-    Qwen3VLForConditionalGeneration,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
     Qwen3VLProcessor,
     Qwen3VLVideoProcessor,
 )
 
 from vlrl.chat import Chat
 from vlrl.config import ImageConfig
+from vlrl.models.random_tiny import MediaTokens, TinySize, random_model
 from vlrl.types import Problem, Prompt
 
 SPECIAL = (
@@ -39,59 +41,38 @@ TEMPLATE = (
     "{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+PROCESSORS: dict[str, tuple[Any, Any]] = {
+    "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor),
+    "qwen2_5_vl": (Qwen2_5_VLProcessor, Qwen2VLVideoProcessor),
+    "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
+}
 IMAGES = ImageConfig(min_pixels=32 * 32, max_pixels=64 * 1024)
 
 
-def build(folder: Path, *, tied: bool) -> tuple[Any, Chat]:
+def build(folder: Path, *, family: str = "qwen3_vl", tied: bool) -> tuple[Any, Chat]:
     """Save a model and its processor into a folder; the float32 model and its chat."""
     tokenizer = _tokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL}
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 32,
-        "max_position_embeddings": 2048,
-        "rope_scaling": {
-            "rope_type": "default",
-            "mrope_section": [8, 4, 4],
-            "mrope_interleaved": True,
-        },
-        "eos_token_id": ids["<|im_end|>"],
-        "tie_word_embeddings": tied,
-    }
-    vision = {
-        "depth": 3,
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_heads": 2,
-        "patch_size": 16,
-        "spatial_merge_size": 2,
-        "temporal_patch_size": 2,
-        "out_hidden_size": 64,
-        "num_position_embeddings": 64,
-        "deepstack_visual_indexes": [0, 1],
-    }
-    config = Qwen3VLConfig(
-        text_config=text,
-        vision_config=vision,
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=tied,
+    media = MediaTokens(
+        vision_start=ids["<|vision_start|>"],
+        vision_end=ids["<|vision_end|>"],
+        image=ids["<|image_pad|>"],
+        video=ids["<|video_pad|>"],
     )
-    model: Any = Qwen3VLForConditionalGeneration(config).float().eval()
-    shake(model, seed=0, std=0.25)
+    size = TinySize(hidden=128, vision_hidden=64, vocab_size=len(tokenizer), tied=tied)
+    model = random_model(family, size, media)
+    shake(model, seed=0, std=0.15)
     model.save_pretrained(folder)
-    patches = {"patch_size": 16, "merge_size": 2, "temporal_patch_size": 2}
-    processor = Qwen3VLProcessor(
+    patches = {
+        "patch_size": model.config.vision_config.patch_size,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    make_processor, make_video = PROCESSORS[family]
+    processor = make_processor(
         image_processor=Qwen2VLImageProcessor(**patches),
         tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(**patches),
+        video_processor=make_video(**patches),
         chat_template=TEMPLATE,
     )
     processor.save_pretrained(folder)

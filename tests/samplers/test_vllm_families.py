@@ -1,0 +1,70 @@
+"""The older families in real vLLM: log-probs as the learner's own, before and after a sync."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.samplers import tiny_models as tiny
+from vlrl.batch import LearnerGroup, LearnerResponse
+from vlrl.config import LearnerConfig, LossConfig, SamplerConfig
+from vlrl.learner import Learner
+from vlrl.models.load import load_policy
+from vlrl.samplers.base import SamplingParams
+from vlrl.samplers.probe import compare
+from vlrl.samplers.vllm_engine import VllmSampler
+
+pytestmark = pytest.mark.vllm
+PARAMS = SamplingParams(n=2, max_tokens=16, seed=3)
+
+
+@pytest.mark.parametrize("family, tied", [("qwen2_vl", True), ("qwen2_5_vl", False)])
+def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> None:
+    _, chat = tiny.build(tmp_path, family=family, tied=tied)
+    learner = Learner(
+        load_policy(str(tmp_path), "float32"),
+        config=LearnerConfig(),
+        loss=LossConfig(),
+        temperature=1.0,
+        banned_token_ids=chat.banned_token_ids,
+        max_response_tokens=PARAMS.max_tokens,
+    )
+    prompts = tiny.prompts(chat)
+    sampler = VllmSampler(
+        tmp_path, chat, SamplerConfig(max_num_seqs=8), max_model_len=256, dtype="float32"
+    )
+
+    def difference() -> float:
+        groups = [
+            LearnerGroup(
+                id=str(i),
+                domain="image_qa",
+                prompt_ids=chat.expand(prompt),
+                images=tuple(chat.features(key) for key in prompt.image_keys),
+                responses=tuple(
+                    LearnerResponse(
+                        index=j,
+                        token_ids=c.token_ids,
+                        sampler_logprobs=c.logprobs,
+                        advantage=1.0,
+                    )
+                    for j, c in enumerate(completions)
+                ),
+            )
+            for i, (prompt, completions) in enumerate(zip(prompts, samples, strict=True))
+        ]
+        theirs = [r.sampler_logprobs for group in groups for r in group.responses]
+        ours = [row.tolist() for group in learner.logprobs(groups) for row in group]
+        return compare(theirs, ours).max_abs
+
+    try:
+        samples = sampler.sample(prompts, PARAMS)
+        assert difference() < 1e-4
+        tiny.shake(learner.model, seed=1, std=0.1)
+        assert difference() > 0.1, "the new weights must matter"
+        sampler.load_weights(learner.weights(), 1)
+        samples = sampler.sample(prompts, PARAMS)
+        assert difference() < 1e-4
+    finally:
+        sampler.close()
