@@ -83,6 +83,15 @@ def test_a_folder_without_a_checkpoint_is_an_error(tmp_path: Path) -> None:
         load_policy(str(tmp_path))
 
 
+def test_a_run_folder_names_its_newest_checkpoint(tmp_path: Path) -> None:
+    for step in (50, 100):
+        folder = tmp_path / "checkpoints" / f"step-{step:06d}"
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+    with pytest.raises(ModelError, match=r"newest checkpoint of that run: .*step-000100"):
+        load_policy(str(tmp_path))
+
+
 @pytest.mark.parametrize("path", ["./nowhere", "/no/such/folder", "tiny-qwen4-vl"])
 def test_a_path_to_nothing_is_an_error(path: str) -> None:
     with pytest.raises(ModelError, match="no such folder"):

@@ -34,7 +34,9 @@ def resolve(path: str) -> str:
     folder = builtin if (builtin / "config.json").is_file() else Path(path).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ModelError(f"{folder}: no config.json: not a Hugging Face checkpoint")
+            runs = sorted(folder.glob("checkpoints/step-*/config.json"))
+            hint = f"; the newest checkpoint of that run: {runs[-1].parent}" if runs else ""
+            raise ModelError(f"{folder}: no config.json: not a Hugging Face checkpoint{hint}")
         return str(folder)
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
         names = sorted(p.parent.name for p in BUILTIN_ROOT.glob("*/config.json"))
