@@ -183,5 +183,5 @@ def test_for_log_probs_only_no_advantages_are_wanted() -> None:
 
 
 def test_advantages_that_dont_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="row/3: 3 advantages for 2 scored attempts"):
+    with pytest.raises(ValueError, match="row/3: 3 advantages for 2 learnable attempts"):
         to_learner_group(a_group(), (1.0, 0.0, -1.0), Spelled())

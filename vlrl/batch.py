@@ -100,18 +100,18 @@ Positions = Callable[[Sequence[int], Sequence[ImageFeatures]], torch.Tensor]
 def learner_group(
     group: Group, advantages: Sequence[float] | None, chat: PromptExpander
 ) -> LearnerGroup:
-    """A group's scored attempts with their advantages.
+    """A group's learnable attempts with their advantages.
 
     `advantages` None is for log-probs only: all attempts, graded or not, with 0.
 
     Raises:
-        ValueError: not one advantage for each scored attempt.
+        ValueError: not one advantage for each learnable attempt.
     """
-    scored = list(group.attempts) if advantages is None else group.scored
-    values = [0.0] * len(scored) if advantages is None else list(advantages)
-    if len(values) != len(scored):
+    taken = list(group.attempts) if advantages is None else group.learnable
+    values = [0.0] * len(taken) if advantages is None else list(advantages)
+    if len(values) != len(taken):
         raise ValueError(
-            f"{group.problem.id}: {len(values)} advantages for {len(scored)} scored attempts"
+            f"{group.problem.id}: {len(values)} advantages for {len(taken)} learnable attempts"
         )
     return LearnerGroup(
         id=group.problem.id,
@@ -125,7 +125,7 @@ def learner_group(
                 sampler_logprobs=attempt.completion.logprobs,
                 advantage=advantage,
             )
-            for index, (attempt, advantage) in enumerate(zip(scored, values, strict=True))
+            for index, (attempt, advantage) in enumerate(zip(taken, values, strict=True))
         ),
     )
 

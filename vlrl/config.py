@@ -155,6 +155,48 @@ class EvalConfig(Section):
     at_end: bool = True
 
 
+Weight = Annotated[float, Field(ge=0)]
+Truncated = Literal["score", "zero", "mask"]
+
+
+class RewardRoute(Section):
+    """What one domain or recipe rewards otherwise; None: as in the rule that it departs from."""
+
+    correct: Weight | None = None
+    boxed: Weight | None = None
+    think: Weight | None = None
+    overlong: Weight | None = None
+    language: Weight | None = None
+    overlong_buffer: int | None = Field(default=None, gt=0)
+    truncated: Truncated | None = None
+
+
+class RewardsConfig(Section):
+    """What the learner is rewarded for: each part's weight, 0 for off (see docs/rewards.md)."""
+
+    correct: Weight = 1.0
+    """The verifier's own reward."""
+    boxed: Weight = 0.0
+    """1 for exactly one box, closed and not empty, after the reasoning."""
+    think: Weight = 0.0
+    """1 for one closed reasoning part and something after it."""
+    overlong: Weight = 0.0
+    """DAPO's soft penalty: from 0 down to -1 over the last tokens before sampler.max_tokens."""
+    language: Weight = 0.0
+    """-1 for a response in another script than the question's."""
+    overlong_buffer: int | None = Field(default=None, gt=0)
+    """Tokens over which the overlong penalty grows; None: a fifth of sampler.max_tokens."""
+    truncated: Truncated = "score"
+    """A response cut at sampler.max_tokens: as any other; no part of its reward above 0; or kept
+    out of the advantages."""
+    domains: dict[str, RewardRoute] = Field(default_factory=dict)
+    recipes: dict[str, RewardRoute] = Field(default_factory=dict)
+    """By names of data.mixture; a recipe's route departs from its domain's."""
+    held_out: str | None = None
+    """my_module:my_verifier, a stricter verifier that rewards nothing: what it refuses of the
+    responses that were judged correct is counted."""
+
+
 class RunConfig(Section):
     """One training run."""
 
@@ -164,6 +206,7 @@ class RunConfig(Section):
     sampler: SamplerConfig = SamplerConfig()
     loss: LossConfig = LossConfig()
     learner: LearnerConfig = LearnerConfig()
+    rewards: RewardsConfig = RewardsConfig()
     eval: EvalConfig = EvalConfig()
     steps: int = Field(gt=0)
     """Rollout batches to train on."""

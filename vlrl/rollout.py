@@ -9,6 +9,7 @@ from functools import partial
 
 from vlrl.chat import Chat
 from vlrl.graders import Graders, failed
+from vlrl.rewards import PLAIN, RewardRules, reward
 from vlrl.samplers.base import Sampler, SamplingParams
 from vlrl.tasks.base import Task
 from vlrl.types import Attempt, Completion, Group, Problem, Prompt, Verdict
@@ -23,8 +24,16 @@ class Rollout:
         self.tasks = tasks
         self._graders = Graders()
 
-    def __call__(self, problems: Sequence[Problem], params: SamplingParams) -> list[Group]:
-        """One Group a problem, in the order of the problems, each with `params.n` attempts."""
+    def __call__(
+        self,
+        problems: Sequence[Problem],
+        params: SamplingParams,
+        rules: RewardRules = PLAIN,
+    ) -> list[Group]:
+        """One Group a problem, in the order of the problems, each with `params.n` attempts.
+
+        `rules` are training's: an evaluation has none, as it counts what is correct.
+        """
         prompts = [self.chat.render(problem) for problem in problems]
         verdicts: dict[int, list[Future[Verdict]]] = {}
 
@@ -36,7 +45,7 @@ class Rollout:
 
         completions = self.sampler.sample(prompts, params, on_group=grade)
         return [
-            _group(problem, prompt, completions[i], verdicts[i])
+            _group(problem, prompt, completions[i], verdicts[i], rules)
             for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
 
@@ -62,9 +71,10 @@ def _group(
     prompt: Prompt,
     completions: Sequence[Completion],
     verdicts: Sequence[Future[Verdict]],
+    rules: RewardRules,
 ) -> Group:
     attempts = tuple(
-        Attempt(completion=completion, verdict=verdict.result())
+        Attempt(completion=completion, verdict=reward(problem, completion, verdict.result(), rules))
         for completion, verdict in zip(completions, verdicts, strict=True)
     )
     return Group(problem=problem, prompt=prompt, attempts=attempts)

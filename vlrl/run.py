@@ -19,6 +19,7 @@ from vlrl.learner import Learner
 from vlrl.models.load import dtype_name, load_policy, load_processor, resolve, save_policy
 from vlrl.report.console import Progress
 from vlrl.report.log import append_jsonl, drop_after, read_jsonl, scores_as_json
+from vlrl.rewards import RewardRules, open_rules
 from vlrl.rollout import Rollout
 from vlrl.samplers.base import Sampler, SamplingParams, derive_seed
 from vlrl.samplers.probe import Agreement, compare
@@ -44,6 +45,7 @@ class Run:
     chat: Chat
     sampler: Sampler
     rollout: Rollout
+    rules: RewardRules
     learner: Learner
     stream: ProblemStream
     suites: Sequence[Suite]
@@ -168,18 +170,11 @@ def open_run(
     saved = checkpoint.latest(folder / "checkpoints") if resume else None
     # Before anything slow: a misspelt name is found at once.
     suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
+    rules = open_rules(cfg)
     path = str(saved) if saved else resolve(cfg.model.path)
     with progress.phase("loading the policy", announce=True):
         chat = Chat(load_processor(path), cfg.images)
-        learner = Learner(
-            load_policy(path, cfg.model.dtype),
-            config=cfg.learner,
-            loss=cfg.loss,
-            temperature=cfg.sampler.temperature,
-            banned_token_ids=chat.banned_token_ids,
-            max_response_tokens=cfg.sampler.max_tokens,
-            freeze_patterns=cfg.model.freeze,
-        )
+        learner = _open_learner(path, chat, cfg)
     with progress.phase("starting the sampler", announce=True):
         sampler = (make_sampler or vllm_sampler)(path, chat, cfg)
     rollout = Rollout(chat, sampler, tasks)
@@ -191,6 +186,7 @@ def open_run(
             chat=chat,
             sampler=sampler,
             rollout=rollout,
+            rules=rules,
             learner=learner,
             stream=ProblemStream(cfg.data, cfg.seed, tasks, check=check, folder=folder),
             suites=suites,
@@ -222,6 +218,18 @@ def vllm_sampler(path: str, chat: Chat, cfg: RunConfig) -> Sampler:
         cfg.sampler,
         max_model_len=cfg.sampler.max_model_len or room,
         dtype=dtype_name(cfg.model.dtype),
+    )
+
+
+def _open_learner(path: str, chat: Chat, cfg: RunConfig) -> Learner:
+    return Learner(
+        load_policy(path, cfg.model.dtype),
+        config=cfg.learner,
+        loss=cfg.loss,
+        temperature=cfg.sampler.temperature,
+        banned_token_ids=chat.banned_token_ids,
+        max_response_tokens=cfg.sampler.max_tokens,
+        freeze_patterns=cfg.model.freeze,
     )
 
 

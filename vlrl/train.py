@@ -83,7 +83,7 @@ def train_step(run: Run) -> None:
     with phase("data"):
         problems = run.stream.next_batch()
     with phase("sample and grade"):
-        groups = run.rollout(problems, run.params())
+        groups = run.rollout(problems, run.params(), run.rules)
     with phase("probe"):
         agreement = run.check_sync(groups)
     with phase("learn"):

@@ -85,7 +85,87 @@ class AssertTests:
     prefix: str = ""
 
 
-Answer = str | Choice | CallTests | StdioTests | AssertTests
+@dataclass(frozen=True, kw_only=True)
+class Boxes:
+    """Gold of "where is it": as many boxes `(x1, y1, x2, y2)`, each near enough to its own target.
+
+    `measure` is "iou" or "giou"; `size` is the image's (width, height) in the unit of the boxes,
+    beyond which no box may reach.
+    """
+
+    boxes: tuple[tuple[float, float, float, float], ...]
+    threshold: float = 0.5
+    measure: str = "iou"
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mask:
+    """Pixels of a region: COCO's uncompressed run lengths, by column, the first run outside.
+
+    Raises:
+        ValueError: the runs don't fill width x height.
+    """
+
+    size: tuple[int, int]
+    runs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if min(self.size) <= 0 or sum(self.runs) != self.size[0] * self.size[1]:
+            raise ValueError(f"the runs of a mask of {self.size} add up to {sum(self.runs)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Gold of "point at it": one point in each region, a box `(x1, y1, x2, y2)` or a mask."""
+
+    regions: tuple[tuple[float, float, float, float] | Mask, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonFields:
+    """Gold of "give it as JSON": plain values; texts below 1.0 may differ by so much (ANLS)."""
+
+    value: object
+    min_similarity: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimilarText:
+    """Gold of OCR: one of `texts`, or one at least as similar as `threshold` (1 - ANLS distance)."""
+
+    texts: tuple[str, ...]
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearNumber:
+    """Gold of a measurement: `relative` is a share of the value, `absolute` is in its unit."""
+
+    value: str
+    relative: float = 0.0
+    absolute: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Count:
+    """Gold of "how many"."""
+
+    value: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pattern:
+    """Gold that is a form: the whole answer must match `pattern`, as `example` does."""
+
+    pattern: str
+    example: str
+
+
+Form = Boxes | Points | JsonFields | SimilarText | NearNumber | Count | Pattern
+"""Golds that say themselves how they are judged, whatever the task."""
+
+Answer = str | Choice | Form | CallTests | StdioTests | AssertTests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +225,8 @@ class Verdict:
     """A verifier's word on one response.
 
     `correct` is what evals count; `reward` is what the learner sees; `parts` is the reward by
-    name; `parsed` is the answer that was read; `note` says why in a few words.
+    name; `parsed` is the answer that was read; `note` says why in a few words. A `masked` attempt
+    counts in evals and is kept out of the advantages.
     """
 
     status: Status
@@ -154,6 +235,7 @@ class Verdict:
     parts: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     parsed: str | None = None
     note: str = ""
+    masked: bool = False
 
     def __post_init__(self) -> None:
         if self.correct and self.status is not Status.OK:
@@ -178,5 +260,10 @@ class Group:
 
     @property
     def scored(self) -> list[Attempt]:
-        """The attempts whose verifier did its work; the others are kept out of the advantage."""
+        """The attempts whose verifier did its work: what evals count."""
         return [a for a in self.attempts if a.verdict.status is not Status.ERROR]
+
+    @property
+    def learnable(self) -> list[Attempt]:
+        """Of `scored`, the attempts that take part in the advantages."""
+        return [a for a in self.scored if not a.verdict.masked]

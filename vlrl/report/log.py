@@ -83,6 +83,7 @@ def transcript(groups: Iterable[Group], step: int) -> Iterable[dict[str, Any]]:
                 "correct": verdict.correct,
                 "reward": verdict.reward,
                 "parts": dict(verdict.parts),
+                "masked": verdict.masked,
                 "parsed": verdict.parsed,
                 "note": verdict.note,
             }

@@ -24,6 +24,7 @@ class DomainRollout:
     unparsable: float
     timeout: float
     error: float
+    masked: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +66,7 @@ def _domain(groups: Sequence[Group]) -> DomainRollout:
         unparsable=_status_share(attempts, Status.UNPARSABLE),
         timeout=_status_share(attempts, Status.TIMEOUT),
         error=_status_share(attempts, Status.ERROR),
+        masked=fmean(a.verdict.masked for a in attempts),
     )
 
 
