@@ -132,7 +132,7 @@ class JsonFields:
 
 @dataclass(frozen=True, kw_only=True)
 class SimilarText:
-    """Gold of OCR: one of `texts`, or one at least as similar as `threshold` (1 - ANLS distance)."""
+    """Gold of OCR: one of `texts`, or a text at least as similar as `threshold` (ANLS)."""
 
     texts: tuple[str, ...]
     threshold: float = 0.5

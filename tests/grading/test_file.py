@@ -89,7 +89,7 @@ def test_a_judge_that_fails_is_an_error_line(
     def broken(gold: str, answer: str) -> None:
         raise RuntimeError("broken judge")
 
-    monkeypatch.setattr("vlrl.grading.file.same_answer", broken)
+    monkeypatch.setattr("vlrl.grading.file_answers.same_answer", broken)
     cases, out = tmp_path / "cases.jsonl", tmp_path / "out.jsonl"
     cases.write_text(json.dumps(ROWS[0]) + "\n")
     assert grade_file(cases, out).by_status == {Status.ERROR: 1}
@@ -109,7 +109,7 @@ def test_shared_answers(shared: Path, tmp_path: Path) -> None:
     labels = {r["id"]: r["expect"] for r in map(json.loads, cases.open(encoding="utf-8"))}
     grade_file(cases, tmp_path / "out.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
-    assert len(rows) == 279
+    assert len(rows) == 330
     assert [row for row in rows if row["correct"] != labels[row["id"]]] == []
 
 

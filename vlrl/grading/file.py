@@ -1,8 +1,7 @@
 """Verdicts for a file of answers or programs: one JSON line in, one JSON line out.
 
-Answers: `{"id": "1", "domain": "math", "gold": "5", "response": "The answer is 5."}`. The domain
-is a task that is judged as in training (math_qa, image_qa, logic), or one judge: math, count, text,
-choice. With options the gold is `{"answer": "B", "options": {"A": "Rome", "B": "Paris"}}`.
+Answers: `{"id": "1", "domain": "math", "gold": "5", "response": "The answer is 5."}`; the domains
+and the shapes of their golds stand in file_answers.py.
 Programs: `{"id": "2", "program": "...", "entry": {"type": "stdio", "tests": [{"stdin": "1",
 "stdout": "2"}]}}` or `{"type": "call", "fn": "add", "tests": [{"args": [1, 2], "expected": 3}]}`,
 optionally `time_limit_s`, `memory_mb`, `tol`; `{"__tuple__": [..]}` and `{"__set__": [..]}` stand
@@ -21,18 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vlrl.grading.choice import choose, choose_several
-from vlrl.grading.count import read_count
-from vlrl.grading.math_answer import Match, same_answer
-from vlrl.grading.response import bare_answer, final_answer
-from vlrl.grading.text import same_text
+from vlrl.grading.file_answers import Found, LineError, answer_judge
 from vlrl.sandbox import Ending, Limits, default_sandbox
-from vlrl.tasks import TASKS, Row, RowError
-from vlrl.types import CallTest, CallTests, Completion, Finish, Status, StdioTests
+from vlrl.types import CallTest, CallTests, Status, StdioTests
 
 NUM_THREADS = 4
-TEXT_TASKS = ("math_qa", "image_qa", "logic")
-"""Tasks whose gold is a text or a choice; a program has a row of its own kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +54,6 @@ class GradeSummary:
         line = f"rows: {self.num_rows}, correct: {self.num_correct}"
         line += f" ({counts})" if counts else ""
         return "\n  ".join((f"{line}, bad lines: {len(self.bad_lines)}", *self.bad_lines))
-
-
-class LineError(ValueError):
-    """A row that can't be judged, in words."""
-
-
-Found = tuple[Status, bool, str]
 
 
 def grade_file(cases: Path, out: Path) -> GradeSummary:
@@ -117,7 +102,7 @@ def _line(numbered: tuple[int, bytes]) -> tuple[int, Graded | str]:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise LineError("a row is a JSON object")
-        judge = _judge(row)
+        judge = _program(row) if "program" in row else answer_judge(row)
         name = str(row.get("id", number))
     except LineError as error:
         return number, str(error)
@@ -138,107 +123,6 @@ def _line(numbered: tuple[int, bytes]) -> tuple[int, Graded | str]:
         note=note,
         seconds=round(time.monotonic() - start, 4),
     )
-
-
-def _judge(row: dict[str, Any]) -> Callable[[], Found]:
-    """What will judge the row; the row's own mistakes come out here."""
-    if "program" in row:
-        return _program(row)
-    domain = str(row.get("domain", ""))
-    judge = _TEXT_JUDGES.get(domain)
-    if judge is None and domain not in TEXT_TASKS:
-        names = ", ".join((*TEXT_TASKS, *_TEXT_JUDGES))
-        raise LineError(f"domain {domain!r} is not supported; it is one of {names}")
-    response = row.get("response")
-    if not isinstance(response, str):
-        raise LineError("no text in `response`")
-    if "gold" not in row:
-        raise LineError("no `gold`")
-    gold = row["gold"]
-    if judge is None:
-        return _task(domain, gold, response)
-    return lambda: judge(gold, response)
-
-
-def _task(name: str, gold: object, response: str) -> Callable[[], Found]:
-    """A task's own verdict; by its own rules a gold that can't be judged is a bad line."""
-    answer, options = _options(gold) if isinstance(gold, Mapping) else (gold, ())
-    row = Row(id="", source="", question="(not in the file)", answer=answer, options=options)
-
-    def judge() -> Found:
-        try:
-            problem = TASKS[name].problem(row)
-        except RowError as error:
-            raise LineError(f"gold: {error}") from error
-        completion = Completion(text=response, token_ids=(), logprobs=(), finish=Finish.STOP)
-        verdict = TASKS[name].grade(problem, completion)
-        return verdict.status, verdict.correct, verdict.note
-
-    return judge
-
-
-def _options(gold: object) -> tuple[str, tuple[str, ...]]:
-    """A choice's answer and its options' texts."""
-    if not isinstance(gold, Mapping) or not isinstance(gold.get("options"), Mapping | list):
-        raise LineError('the gold of a choice row is {"answer": "B", "options": {"A": ...}}')
-    options = gold["options"]
-    texts = options.values() if isinstance(options, Mapping) else options
-    return str(gold.get("answer", "")), tuple(str(text) for text in texts)
-
-
-def _unparsable(response: str) -> Found:
-    said = "no answer was found" if response.strip() else "the response is empty"
-    return Status.UNPARSABLE, False, said
-
-
-def _found(correct: bool) -> Found:
-    return Status.OK, correct, "" if correct else "wrong answer"
-
-
-def _math(gold: object, response: str) -> Found:
-    if isinstance(gold, bool) or not isinstance(gold, str | int | float):
-        raise LineError("the gold of a math row is a text or a number")
-    answer = final_answer(response)
-    if answer is None:
-        return _unparsable(response)
-    match = same_answer(str(gold), answer)
-    if match is Match.TIMEOUT:
-        return Status.TIMEOUT, False, "comparing the answer took too long"
-    return _found(match is Match.SAME)
-
-
-def _count(gold: object, response: str) -> Found:
-    if isinstance(gold, bool) or not isinstance(gold, int):
-        raise LineError("the gold of a count row is a whole number")
-    count = read_count(response)
-    return _unparsable(response) if count is None else _found(count == gold)
-
-
-def _text(gold: object, response: str) -> Found:
-    if not isinstance(gold, str):
-        raise LineError("the gold of a text row is a text")
-    answer = final_answer(response) or bare_answer(response)
-    return _unparsable(response) if answer is None else _found(same_text(gold, answer))
-
-
-def _choice(gold: object, response: str) -> Found:
-    wanted, texts = _options(gold)
-    answer = final_answer(response) or bare_answer(response)
-    if answer is None:
-        return _unparsable(response)
-    if wanted in texts or len(wanted) == 1:
-        index = choose(texts, wanted)
-        return _found(index is not None and choose(texts, answer) == index)
-    several = choose_several(texts, wanted)
-    return _found(several is not None and choose_several(texts, answer) == several)
-
-
-_TEXT_JUDGES: dict[str, Callable[[object, str], Found]] = {
-    "math": _math,
-    "count": _count,
-    "text": _text,
-    "choice": _choice,
-}
 
 
 def _program(row: dict[str, Any]) -> Callable[[], Found]:

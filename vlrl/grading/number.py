@@ -45,6 +45,15 @@ def same_number(gold: str, answer: str, tolerance: float = 0.0) -> bool:
     return abs(wanted - got) <= allowed
 
 
+def near_number(gold: str, answer: str, relative: float = 0.0, absolute: float = 0.0) -> bool:
+    """Whether an answer is within either tolerance of the gold."""
+    wanted, got = parse_number(gold), parse_number(answer)
+    if wanted is None or got is None:
+        return False
+    allowed = max(Fraction(str(relative)) * abs(wanted), Fraction(str(absolute)))
+    return abs(wanted - got) <= allowed
+
+
 def parse_count(text: str) -> int | None:
     """A whole number as digits or as a word up to twenty (`three`, `三`), else None."""
     word = text.strip().casefold()

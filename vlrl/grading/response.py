@@ -22,7 +22,9 @@ _STATEMENT = re.compile(
     re.IGNORECASE,
 )
 _NEGATED = re.compile(r"\s{0,4}(?:not\b|n't\b|neither\b|unknown\b|不)", re.IGNORECASE)
-_REASON = re.compile(r",? (?:because|since|as|so that|which|but|and not|rather than)\b|[。\uff1b]")
+_REASON = re.compile(
+    r",? (?:because|since|as|so that|which|but|and not|rather than)\b|, not\b|[。\uff1b]"
+)
 _ZERO_WIDTH = {ord(c): None for c in "\u200b\u200c\u200d\u2060\ufeff"}
 
 
@@ -51,6 +53,16 @@ def bare_answer(response: str) -> str | None:
     if not text or "\n" in text or len(text) > MAX_LINE:
         return None
     return _some(text)
+
+
+def whole_answer(response: str) -> str | None:
+    """The last box's or tag's contents, else all that follows the reasoning: for JSON and boxes."""
+    text = _after_reasoning(response)
+    if text is None:
+        return None
+    if _BOX.search(text) or "<answer>" in text:
+        return final_answer(text)
+    return text.strip() or None
 
 
 def clean(text: str) -> str:

@@ -1,0 +1,182 @@
+"""Golds out of plain data, and the check that one is fit to reward anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, cast, get_args
+
+from vlrl.grading.form import why_unfit
+from vlrl.types import (
+    Boxes,
+    Count,
+    Form,
+    JsonFields,
+    Mask,
+    NearNumber,
+    Pattern,
+    Points,
+    SimilarText,
+)
+
+FormKind = Literal["boxes", "points", "json", "similar_text", "number", "count", "pattern"]
+"""The names of types.Form's golds in recipes and files."""
+NOT_ANSWERS = ("", r"\boxed{}")
+GUESSES = (
+    r"\boxed{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, yes, no, A, B, C, D}",
+    r"\boxed{A or B or C or D or yes or no or 0 or 1 or 2}",
+)
+
+
+class GoldError(ValueError):
+    """Why a gold can't be used."""
+
+
+def form_of(kind: FormKind, data: object) -> Form:
+    """A gold out of plain data: its fields in a mapping, or its one main value.
+
+    Raises:
+        GoldError: a field is missing, unknown or not of its type, or the gold can't be judged.
+    """
+    if kind not in get_args(FormKind):
+        raise GoldError(f"kind {kind!r} is none of {', '.join(get_args(FormKind))}")
+    try:
+        gold = _MAKERS[kind](data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise GoldError(f"a gold of kind {kind} is not in shape: {error!r:.200}") from error
+    reason = why_unfit(gold)
+    if reason:
+        raise GoldError(reason)
+    return gold
+
+
+def why_useless(own: str, correct: Callable[[str], bool]) -> str | None:
+    """Why rewards by a gold would mean nothing, or None.
+
+    `own` is a response that gives the gold itself, `correct` judges a response by it.
+    """
+    if not correct(own):
+        return f"the gold is not correct by its own judge: {own[:80]!r}"
+    for text in (*NOT_ANSWERS, *GUESSES):
+        if correct(text):
+            return f"{text!r} would be correct for it"
+    if own.strip(" +-$0.") not in ("", "zero") and correct(r"\boxed{0}") and not _is_zero(own):
+        return "0 would be correct for it"
+    return None
+
+
+def _is_zero(own: str) -> bool:
+    """Ways to write nothing at all: 0, 0%, 0 cm, `\\frac{0}{5}`."""
+    return own.strip("\\boxed{} $-+").startswith(("0", "zero", "\\frac{0}", "."))
+
+
+def _fields(data: object, main: str, *others: str) -> Mapping[str, object]:
+    if not isinstance(data, Mapping):
+        return {main: data}
+    fields = cast(Mapping[str, object], data)
+    unknown = fields.keys() - {main, *others}
+    if unknown:
+        raise KeyError(f"unknown: {', '.join(sorted(unknown))}")
+    return fields
+
+
+def _float(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r} is no number")
+    return float(value)
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _box(value: object) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = (_float(v) for v in cast(Sequence[object], value))
+    return x1, y1, x2, y2
+
+
+def _size(value: object) -> tuple[int, int]:
+    width, height = (_whole(v) for v in cast(Sequence[object], value))
+    return width, height
+
+
+def _boxes(data: object) -> Boxes:
+    fields = _fields(data, "boxes", "iou", "giou", "size")
+    measure = "giou" if "giou" in fields else "iou"
+    boxes = cast(Sequence[object], fields["boxes"])
+    if boxes and not isinstance(boxes[0], Sequence):
+        boxes = [boxes]  # one box
+    return Boxes(
+        boxes=tuple(_box(box) for box in boxes),
+        threshold=_float(fields.get(measure, 0.5)),
+        measure=measure,
+        size=None if fields.get("size") is None else _size(fields["size"]),
+    )
+
+
+def _points(data: object) -> Points:
+    fields = _fields(data, "boxes", "masks")
+    boxes = cast(Sequence[object], fields.get("boxes", ()))
+    masks = cast(Sequence[Mapping[str, object]], fields.get("masks", ()))
+    return Points(
+        regions=(
+            *(_box(box) for box in boxes),
+            *(
+                Mask(
+                    size=_size(mask["size"]),
+                    runs=tuple(_whole(run) for run in cast(Sequence[object], mask["counts"])),
+                )
+                for mask in masks
+            ),
+        )
+    )
+
+
+def _json(data: object) -> JsonFields:
+    return JsonFields(value=data)
+
+
+def _similar(data: object) -> SimilarText:
+    fields = _fields(data, "texts", "threshold")
+    texts = fields["texts"]
+    found = [texts] if isinstance(texts, str) else cast(Sequence[object], texts)
+    if not all(isinstance(text, str) and text.strip() for text in found):
+        raise TypeError("a text is empty, or none")
+    return SimilarText(
+        texts=tuple(str(text) for text in found), threshold=_float(fields.get("threshold", 0.5))
+    )
+
+
+def _number(data: object) -> NearNumber:
+    fields = _fields(data, "value", "relative", "absolute")
+    value = fields["value"]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"{value!r} is no number")
+    return NearNumber(
+        value=str(value).strip(),
+        relative=_float(fields.get("relative", 0)),
+        absolute=_float(fields.get("absolute", 0)),
+    )
+
+
+def _count(data: object) -> Count:
+    fields = _fields(data, "value")
+    value = fields["value"]
+    return Count(value=int(value) if isinstance(value, str) else _whole(value))
+
+
+def _pattern(data: object) -> Pattern:
+    fields = _fields(data, "example", "pattern")
+    return Pattern(pattern=str(fields["pattern"]), example=str(fields["example"]))
+
+
+_MAKERS: Mapping[FormKind, Callable[[object], Form]] = {
+    "boxes": _boxes,
+    "points": _points,
+    "json": _json,
+    "similar_text": _similar,
+    "number": _number,
+    "count": _count,
+    "pattern": _pattern,
+}
