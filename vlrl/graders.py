@@ -11,7 +11,8 @@ from threading import Thread
 from vlrl.types import Status, Verdict
 
 NUM_GRADERS = 4
-"""Verdicts that are waited for at once; the work itself is done in the verifiers' processes."""
+"""Verdicts that are waited for at once; the work itself is done in the verifiers' processes. A task
+with a `concurrency` of its own has its own graders."""
 VERDICT_LIMIT_S = 120.0
 """Seconds that a verifier may take over one response, waiting for a free sandbox included, and
 counted from its own start. Tasks bound their work to far less; this is for those that fail to."""
@@ -27,9 +28,10 @@ class Graders:
     in C code without letting go of the interpreter.)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num: int = NUM_GRADERS) -> None:
         self._jobs: SimpleQueue[tuple[Judge, Future[Verdict]] | None] = SimpleQueue()
-        for number in range(NUM_GRADERS):
+        self._num = num
+        for number in range(num):
             Thread(target=self._work, name=f"grader_{number}", daemon=True).start()
 
     def submit(self, judge: Judge) -> Future[Verdict]:
@@ -43,7 +45,7 @@ class Graders:
         with suppress(Empty):
             while True:
                 self._jobs.get_nowait()
-        for _ in range(NUM_GRADERS):
+        for _ in range(self._num):
             self._jobs.put(None)
 
     def _work(self) -> None:

@@ -8,10 +8,10 @@ from concurrent.futures import Future
 from functools import partial
 
 from vlrl.chat import Chat
-from vlrl.graders import Graders, failed
+from vlrl.graders import NUM_GRADERS, Graders, failed
 from vlrl.rewards import PLAIN, RewardRules, reward
 from vlrl.samplers.base import Sampler, SamplingParams
-from vlrl.tasks.base import Task
+from vlrl.tasks.base import Task, Waiting
 from vlrl.types import Attempt, Completion, Group, Problem, Prompt, Verdict
 
 
@@ -22,7 +22,7 @@ class Rollout:
         self.chat = chat
         self.sampler = sampler
         self.tasks = tasks
-        self._graders = Graders()
+        self._graders: dict[str | None, Graders] = {}
 
     def __call__(
         self,
@@ -39,8 +39,7 @@ class Rollout:
 
         def grade(index: int, completions: Sequence[Completion]) -> None:
             verdicts[index] = [
-                self._graders.submit(partial(judge, self.tasks, problems[index], completion))
-                for completion in completions
+                self.judge_later(problems[index], completion) for completion in completions
             ]
 
         completions = self.sampler.sample(prompts, params, on_group=grade)
@@ -49,9 +48,19 @@ class Rollout:
             for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
 
+    def judge_later(self, problem: Problem, completion: Completion) -> Future[Verdict]:
+        """The verdict to come; tasks that wait for others have threads of their own."""
+        task = self.tasks.get(problem.domain)
+        concurrency = task.concurrency if isinstance(task, Waiting) else None
+        lane = problem.domain if concurrency else None
+        if lane not in self._graders:
+            self._graders[lane] = Graders(concurrency or NUM_GRADERS)
+        return self._graders[lane].submit(partial(judge, self.tasks, problem, completion))
+
     def close(self) -> None:
         """Stop the grading threads."""
-        self._graders.close()
+        for graders in self._graders.values():
+            graders.close()
 
 
 def judge(tasks: Mapping[str, Task], problem: Problem, completion: Completion) -> Verdict:

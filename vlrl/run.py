@@ -17,6 +17,7 @@ from vlrl.data import ProblemStream, StreamState
 from vlrl.evaluate import evaluate, prompt_check
 from vlrl.learner import Learner
 from vlrl.models.load import dtype_name, load_policy, load_processor, resolve, save_policy
+from vlrl.report.canaries import Canaries, canaries
 from vlrl.report.console import Progress
 from vlrl.report.log import append_jsonl, drop_after, read_jsonl, scores_as_json
 from vlrl.rewards import RewardRules, open_rules
@@ -27,6 +28,7 @@ from vlrl.scores import DomainScore
 from vlrl.suites import Suite, load_suite
 from vlrl.tasks import TASKS, Task
 from vlrl.types import Group
+from vlrl.verifiers.held_out import HeldOut, open_held_out
 
 MakeSampler = Callable[[str, Chat, RunConfig], Sampler]
 """(checkpoint folder or hub id, chat, config) -> a sampler that holds the checkpoint's weights."""
@@ -46,6 +48,7 @@ class Run:
     sampler: Sampler
     rollout: Rollout
     rules: RewardRules
+    held_out: HeldOut | None
     learner: Learner
     stream: ProblemStream
     suites: Sequence[Suite]
@@ -62,6 +65,10 @@ class Run:
             max_tokens=sampler.max_tokens,
             seed=derive_seed(self.config.seed, "train", self.step),
         )
+
+    def canaries(self, groups: Sequence[Group]) -> Canaries:
+        """Signs that the policy games its verifiers, the held-out verifier's word among them."""
+        return canaries(groups, self.held_out.refusals(groups) if self.held_out else None)
 
     def sync(self) -> None:
         """Hand the learner's weights to the sampler; their version is the number of updates."""
@@ -170,7 +177,7 @@ def open_run(
     saved = checkpoint.latest(folder / "checkpoints") if resume else None
     # Before anything slow: a misspelt name is found at once.
     suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
-    rules = open_rules(cfg)
+    rules, held_out = open_rules(cfg), open_held_out(cfg.rewards.held_out)
     path = str(saved) if saved else resolve(cfg.model.path)
     with progress.phase("loading the policy", announce=True):
         chat = Chat(load_processor(path), cfg.images)
@@ -187,6 +194,7 @@ def open_run(
             sampler=sampler,
             rollout=rollout,
             rules=rules,
+            held_out=held_out,
             learner=learner,
             stream=ProblemStream(cfg.data, cfg.seed, tasks, check=check, folder=folder),
             suites=suites,
@@ -201,6 +209,8 @@ def open_run(
         yield run
     finally:
         rollout.close()
+        if held_out:
+            held_out.close()
         sampler.close()
 
 

@@ -84,6 +84,7 @@ def train_step(run: Run) -> None:
         problems = run.stream.next_batch()
     with phase("sample and grade"):
         groups = run.rollout(problems, run.params(), run.rules)
+        canaries = run.canaries(groups)
     with phase("probe"):
         agreement = run.check_sync(groups)
     with phase("learn"):
@@ -95,7 +96,10 @@ def train_step(run: Run) -> None:
             run.sync()
     seconds = time.perf_counter() - start
     stats = rollout_stats(groups)  # of all groups, those without spread included
-    run.progress.step(run.step, stats, seconds, agreement.kl, _remarks(groups, learnable, updates))
+    remarks = _remarks(groups, learnable, updates)
+    if canaries.remark:
+        remarks.append(canaries.remark)
+    run.progress.step(run.step, stats, seconds, agreement.kl, remarks)
     append_jsonl(run.folder / "rollouts.jsonl", transcript(groups, run.step))
     write_metrics(
         run.folder,
@@ -103,6 +107,7 @@ def train_step(run: Run) -> None:
         seconds=seconds,
         phases=run.progress.take_phases(),
         rollout=stats,
+        canaries=canaries,
         uniform_groups=len(groups) - len(learnable),
         broken_rows=run.stream.num_broken,
         agreement=agreement,

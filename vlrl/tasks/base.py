@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vlrl.types import Completion, ImageSource, Problem, Verdict
 
@@ -47,3 +47,13 @@ class Task(Protocol):
         An exception is the verifier's own failure: the rollout turns it into `Status.ERROR`.
         """
         ...
+
+
+@runtime_checkable
+class Waiting(Protocol):
+    """A task that waits for a judge elsewhere and so may have many verdicts under way.
+
+    `concurrency`: how many at once; None: as many as of tasks that compute their verdicts here.
+    """
+
+    concurrency: int | None
