@@ -3,7 +3,7 @@
 The cold start is plain supervised learning on the reference responses of the quickstart's training
 rows. A domain rests while the model gives its reference with a probability above --rest. After
 --steps the cold start ends as soon as every domain lies in BAND: each has something to learn from
-and something left to learn. Takes about seven minutes on a CPU core.
+and something left to learn. Takes about fifteen minutes on a CPU core.
 
     python scripts/make_tiny_checkpoint.py vlrl/models/tiny-qwen3-vl
 """
@@ -208,7 +208,7 @@ def cold_start(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--every", type=int, default=50, help="steps between looks")
     parser.add_argument("--rest", type=float, default=0.55)
     parser.add_argument("--lr", type=float, default=1e-3)
