@@ -139,7 +139,7 @@ def test_points(response: str, right: bool) -> None:
     ("response", "right"),
     [
         ('{"ok": true, "total": 9.0, "date": "25/12/2018", "lines": ["a", "b"]}', True),
-        ('Here:\n```json\n{"total": 9, "date": "25/12/2018", "lines": ["a", "b"], "ok": true}\n```', True),
+        ('A:\n```\n{"total": 9, "date": "25/12/2018", "lines": ["a", "b"], "ok": true}\n```', True),
         ('It is {"total": 9, "date": "25/12/2018", "lines": ["a", "b"], "ok": true}.', True),
         ('\\boxed{{"total": 9, "date": "25/12/2018", "lines": ["a", "b"], "ok": true}}', True),
         ('{"total": 9, "date": "25/12/2018", "lines": ["a", "b"], "ok": 1}', False),
@@ -202,7 +202,8 @@ def test_near_numbers() -> None:
 @pytest.mark.parametrize(
     "pattern",
     ["a*", "(a|b)*c", "a{2,3}b?", "[a-c]+", "[^a]b", "a|b|", "(?:ab)+", "(a|aa)*b", "a{0}b",
-     "(a?){3}b", "a{2,}", r"\d+\.\d{2}", "a{0,2}", "(a|b){2}(c|)", "[]a]+", r"[\d.-]*", "((a*)*)*b"],
+     "(a?){3}b", "a{2,}", r"\d+\.\d{2}", "a{0,2}", "(a|b){2}(c|)", "[]a]+",
+     r"[\d.-]*", "((a*)*)*b"],
 )  # fmt: skip
 def test_patterns_agree_with_re(pattern: str) -> None:
     chance = random.Random(0)

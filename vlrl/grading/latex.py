@@ -1,4 +1,4 @@
-r"""Math answers made comparable without a CAS: one spelling, units apart, containers taken apart.
+r"""LaTeX for the algebra system: one spelling, unit apart.
 
 normalise("$\\dfrac12\\text{ cm}$") -> "\\frac{1}{2}" with unit "cm"
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fractions import Fraction
 
-from vlrl.grading.number import parse_number
 from vlrl.grading.response import clean
 
 MAX_LENGTH = 600
@@ -59,10 +57,6 @@ _FRACTION = re.compile(rf"\\frac\s?{_ARGUMENT}\s?{_ARGUMENT}")
 _ROOT = re.compile(r"\\sqrt\s?([a-zA-Z0-9])")
 _SPACED_GROUPS = re.compile(r"[+-]?[0-9]{1,3}(?: [0-9]{3}){1,20}(?![0-9])")
 _TEXT = re.compile(r"\\(?:text|mathrm|textrm|mbox|textbf|mathbf|operatorname)\s?\{([^{}]{0,200})\}")
-_RATIONAL = re.compile(r"(-?)\\frac\{(-?[0-9.]{1,200})\}\{(-?[0-9.]{1,200})\}")
-_SCIENTIFIC = re.compile(r"(-?[0-9.]{1,100})\\cdot10\^(?:\{(-?[0-9]{1,4})\}|([0-9]))")
-_POWER = re.compile(r"(-?[0-9]{1,20})\^(?:\{(-?[0-9]{1,4})\}|([0-9]))")
-_MIXED = re.compile(r"(-?)([0-9]{1,20})\\frac\{([0-9]{1,20})\}\{([0-9]{1,20})\}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,52 +88,6 @@ def normalise(text: str) -> Expression | None:
         text = text.replace(",", "")
     text = text.removeprefix("+")
     return Expression(body=text, unit=unit) if text and _balanced(text) else None
-
-
-def exact_value(body: str) -> Fraction | None:
-    """The value of a plain number, fraction, mixed number, power of ten or small power."""
-    value = parse_number(body)
-    if value is not None:
-        return value
-    if body.endswith("%"):
-        value = exact_value(body[:-1])
-        return None if value is None else value / 100
-    if match := _RATIONAL.fullmatch(body):
-        top, bottom = parse_number(match[2]), parse_number(match[3])
-        if top is None or not bottom:
-            return None
-        return -top / bottom if match[1] else top / bottom
-    if match := _MIXED.fullmatch(body):
-        if int(match[4]) == 0:
-            return None
-        value = int(match[2]) + Fraction(int(match[3]), int(match[4]))
-        return -value if match[1] else value
-    return _power_value(body)
-
-
-def _power_value(body: str) -> Fraction | None:
-    if match := _SCIENTIFIC.fullmatch(body):
-        factor, exponent = parse_number(match[1]), int(match[2] or match[3])
-        if factor is None or abs(exponent) > 400:
-            return None
-        return factor * Fraction(10) ** exponent
-    if match := _POWER.fullmatch(body):
-        base, exponent = int(match[1]), int(match[2] or match[3])
-        if abs(exponent) > 400 or (base == 0 and exponent <= 0) or base < 0:
-            return None
-        return Fraction(base) ** exponent
-    return None
-
-
-def split_top(text: str, separator: str = ",") -> list[str]:
-    """Parts between separators that stand outside all brackets."""
-    parts, depth, start = [], 0, 0
-    for position, character in enumerate(text):
-        depth += (character in "([{") - (character in ")]}")
-        if depth == 0 and character == separator:
-            parts.append(text[start:position])
-            start = position + 1
-    return [*parts, text[start:]]
 
 
 def _unwrap(text: str) -> str:
