@@ -157,6 +157,43 @@ def grade(
     raise typer.Exit(1 if summary.bad_lines else 0)
 
 
+verifier = typer.Typer(help="Verifiers of your own.", no_args_is_help=True)
+app.add_typer(verifier, name="verifier")
+
+
+@verifier.command("check")
+def verifier_check(
+    reference: Annotated[
+        str,
+        typer.Argument(metavar="MODULE:NAME", help="A function of (gold, response), or a task."),
+    ],
+    cases: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Your cases, a JSON object a line.")
+    ],
+    limit: Annotated[float, typer.Option(min=0.1, help="Seconds until a call is killed.")] = 10.0,
+    slow: Annotated[float, typer.Option(min=0.001, help="Seconds from which one is slow.")] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option(help="All findings, with whole responses, a line each.")
+    ] = None,
+) -> None:
+    """Try a verifier on your cases and on hostile responses; exit 1 if anything got through.
+
+    Cases: {"gold": "red", "response": "The answer is Red.", "expect": true}
+
+    [bold]Example[/bold]
+
+    vlrl verifier check my_module:my_verifier cases.jsonl
+    """
+    from rich.console import Console
+
+    from vlrl.verifiers.check import check, show, write_findings
+
+    report = check(reference, cases, limit_s=limit, slow_s=slow)
+    if out:
+        write_findings(report, out)
+    raise typer.Exit(0 if show(report, Console()) else 1)
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine has, what is missing, and the mend."""

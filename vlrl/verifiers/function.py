@@ -1,6 +1,7 @@
 """A task out of one pure function of the gold and the response, plain or async.
 
 def same_colour(gold: str, response: str) -> bool: ...
+
 TASKS = {..., "colour": FunctionTask("colour", same_colour)}
 """
 
@@ -24,6 +25,7 @@ from vlrl.types import (
     JsonFields,
     Problem,
     StdioTests,
+    UnitTests,
     Verdict,
 )
 
@@ -73,9 +75,10 @@ class FunctionTask:
             TypeError: it returned neither a bool nor a Verdict.
             TimeoutError: an async function took longer than ASYNC_LIMIT_S.
         """
-        return self._ask(gold_of(problem.answer), completion.text)
+        return self.ask(gold_of(problem.answer), completion.text)
 
-    def _ask(self, gold: object, response: str) -> Verdict:
+    def ask(self, gold: object, response: str) -> Verdict:
+        """`grade` for a bare gold and response."""
         said = self._verifier(gold, response)
         if inspect.iscoroutine(said):
             said = _wait_for(said)
@@ -89,8 +92,8 @@ class FunctionTask:
         text = gold if isinstance(gold, str) else written(JsonFields(value=gold))
         forms = (text, rf"\boxed{{{text}}}", f"The answer is {text}.")
         try:
-            own = next((form for form in forms if self._ask(gold, form).correct), text)
-            reason = why_useless(own, lambda response: self._ask(gold, response).correct)
+            own = next((form for form in forms if self.ask(gold, form).correct), text)
+            reason = why_useless(own, lambda response: self.ask(gold, response).correct)
         # Users' code: a row that it fails on is a broken row, with the reason.
         except Exception as error:
             raise RowError(f"the verifier raised {type(error).__name__}: {error}") from error
@@ -110,7 +113,7 @@ def gold_of(answer: object) -> object:
         return answer.answer
     if isinstance(answer, JsonFields):
         return answer.value
-    if isinstance(answer, CallTests | StdioTests | AssertTests):
+    if isinstance(answer, CallTests | StdioTests | AssertTests | UnitTests):
         raise TypeError("a verifier function can't judge programs by their tests")
     return written(answer)  # pyright: ignore[reportArgumentType]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vlrl.graders import NUM_GRADERS, Graders
 from vlrl.rollout import judge
 from vlrl.tasks.base import Task, Waiting
-from vlrl.types import AssertTests, CallTests, Group, Problem, Status, StdioTests
+from vlrl.types import AssertTests, CallTests, Group, Problem, Status, StdioTests, UnitTests
 from vlrl.verifiers.dotted import load_task
 from vlrl.verifiers.function import FunctionTask
 
@@ -65,7 +65,7 @@ class HeldOut:
 
     def _can_judge(self, problem: Problem) -> bool:
         """A function of gold and response has nothing to say about programs."""
-        tests = isinstance(problem.answer, CallTests | StdioTests | AssertTests)
+        tests = isinstance(problem.answer, CallTests | StdioTests | AssertTests | UnitTests)
         return not (tests and isinstance(self._task, FunctionTask))
 
 
