@@ -145,6 +145,29 @@ class LearnerConfig(Section):
     """Response tokens that go through the LM head at once."""
 
 
+class SandboxConfig(Section):
+    """How untrusted programs are run (see docs/security.md)."""
+
+    workers: int = Field(default=2, gt=0)
+    """Programs that run at once, each on a worker of its own."""
+    queue: int = Field(default=64, gt=0)
+    """Programs that may wait for a worker; whoever submits more waits. Waiting costs no limit."""
+    tier: Literal["auto", "a", "b"] = "auto"
+    """a: all layers; b: no namespaces; auto: a, or b where a can't be had and b passes its test."""
+    unsafe: bool = False
+    """Go on without the layers that this machine refuses. Marks the logs and the report."""
+    time_s: float = Field(default=4.0, gt=0)
+    wall_factor: float = Field(default=3.0, ge=1)
+    memory_mb: int = Field(default=512, ge=64)
+    output_mb: int = Field(default=8, gt=0)
+    """Limits of one run; recipes' own rows may set theirs. The wall clock stops a program after
+    wall_factor * time_s + 1 seconds, CPU time after time_s."""
+    packages: tuple[str, ...] = ()
+    """Importable besides the standard library, by import name: numpy. Their code is trusted."""
+    cgroup: bool = False
+    """Also a memory and a process limit by cgroup, where cgroups can be written."""
+
+
 class EvalConfig(Section):
     """Evaluation before, during and after training."""
 
@@ -207,6 +230,7 @@ class RunConfig(Section):
     loss: LossConfig = LossConfig()
     learner: LearnerConfig = LearnerConfig()
     rewards: RewardsConfig = RewardsConfig()
+    sandbox: SandboxConfig = SandboxConfig()
     eval: EvalConfig = EvalConfig()
     steps: int = Field(gt=0)
     """Rollout batches to train on."""

@@ -24,9 +24,11 @@ from vlrl.rewards import RewardRules, open_rules
 from vlrl.rollout import Rollout
 from vlrl.samplers.base import Sampler, SamplingParams, derive_seed
 from vlrl.samplers.probe import Agreement, compare
+from vlrl.sandbox import configure, default_sandbox
 from vlrl.scores import DomainScore
 from vlrl.suites import Suite, load_suite
 from vlrl.tasks import TASKS, Task
+from vlrl.tasks.coding import Coding
 from vlrl.types import Group
 from vlrl.verifiers.held_out import HeldOut, open_held_out
 
@@ -170,6 +172,7 @@ def open_run(
 
     Raises:
         ConfigError, ModelError, CheckpointError: what can't be opened, and what to do.
+        SandboxUnavailable: a domain's programs can't be run safely on this machine.
     """
     folder = cfg.out
     if not resume:
@@ -178,6 +181,7 @@ def open_run(
     # Before anything slow: a misspelt name is found at once.
     suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
     rules, held_out = open_rules(cfg), open_held_out(cfg.rewards.held_out)
+    _prove_sandbox(cfg, tasks, progress)
     path = str(saved) if saved else resolve(cfg.model.path)
     with progress.phase("loading the policy", announce=True):
         chat = Chat(load_processor(path), cfg.images)
@@ -241,6 +245,15 @@ def _open_learner(path: str, chat: Chat, cfg: RunConfig) -> Learner:
         max_response_tokens=cfg.sampler.max_tokens,
         freeze_patterns=cfg.model.freeze,
     )
+
+
+def _prove_sandbox(cfg: RunConfig, tasks: Mapping[str, Task], progress: Progress) -> None:
+    """Before anything slow, and before the first reward, where programs are to be run."""
+    configure(cfg.sandbox)
+    if any(isinstance(tasks.get(domain), Coding) for domain in cfg.data.mixture):
+        protection = default_sandbox().protection()
+        if protection.plan.unsafe:
+            progress.warn(f"programs run in a weaker sandbox: {protection.mark}")
 
 
 def _refuse_used(folder: Path) -> None:

@@ -21,6 +21,7 @@ from vlrl.report.log import append_jsonl, transcript, write_metrics
 from vlrl.report.stats import rollout_stats
 from vlrl.report.summary import finish
 from vlrl.run import MakeSampler, Run, open_run
+from vlrl.sandbox import in_force
 from vlrl.tasks import TASKS, Task
 from vlrl.types import Group
 from vlrl.update_stats import UpdateStats
@@ -110,6 +111,7 @@ def train_step(run: Run) -> None:
         canaries=canaries,
         uniform_groups=len(groups) - len(learnable),
         broken_rows=run.stream.num_broken,
+        sandbox=in_force(),
         agreement=agreement,
         updates=updates,
     )

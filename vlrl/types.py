@@ -165,7 +165,19 @@ class Pattern:
 Form = Boxes | Points | JsonFields | SimilarText | NearNumber | Count | Pattern
 """Golds that say themselves how they are judged, whatever the task."""
 
-Answer = str | Choice | Form | CallTests | StdioTests | AssertTests
+
+@dataclass(frozen=True, kw_only=True)
+class UnitTests:
+    """Gold that is a unittest file: `code` imports the program as `module`.
+
+    TestCase classes and plain functions named test_*; all must pass.
+    """
+
+    code: str
+    module: str = "solution"
+
+
+Answer = str | Choice | Form | CallTests | StdioTests | AssertTests | UnitTests
 
 
 @dataclass(frozen=True, kw_only=True)

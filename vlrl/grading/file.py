@@ -3,9 +3,7 @@
 Answers: `{"id": "1", "domain": "math", "gold": "5", "response": "The answer is 5."}`; the domains
 and the shapes of their golds stand in file_answers.py.
 Programs: `{"id": "2", "program": "...", "entry": {"type": "stdio", "tests": [{"stdin": "1",
-"stdout": "2"}]}}` or `{"type": "call", "fn": "add", "tests": [{"args": [1, 2], "expected": 3}]}`,
-optionally `time_limit_s`, `memory_mb`, `tol`; `{"__tuple__": [..]}` and `{"__set__": [..]}` stand
-for tuples and sets.
+"stdout": "2"}]}}`; the other kinds of tests stand in file_programs.py.
 """
 
 from __future__ import annotations
@@ -14,15 +12,15 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from vlrl.grading.file_answers import Found, LineError, answer_judge
-from vlrl.sandbox import Ending, Limits, default_sandbox
-from vlrl.types import CallTest, CallTests, Status, StdioTests
+from vlrl.grading.file_answers import LineError, answer_judge
+from vlrl.grading.file_programs import program_judge
+from vlrl.sandbox import SandboxUnavailable
+from vlrl.types import Status
 
 NUM_THREADS = 4
 
@@ -64,6 +62,7 @@ def grade_file(cases: Path, out: Path) -> GradeSummary:
 
     Raises:
         OSError: `cases` can't be read or `out` can't be written.
+        SandboxUnavailable: there are programs, and this machine can't run them safely.
     """
     graded: list[Graded] = []
     bad: list[str] = []
@@ -102,7 +101,7 @@ def _line(numbered: tuple[int, bytes]) -> tuple[int, Graded | str]:
         row = json.loads(line)
         if not isinstance(row, dict):
             raise LineError("a row is a JSON object")
-        judge = _program(row) if "program" in row else answer_judge(row)
+        judge = program_judge(row) if "program" in row else answer_judge(row)
         name = str(row.get("id", number))
     except LineError as error:
         return number, str(error)
@@ -112,6 +111,8 @@ def _line(numbered: tuple[int, bytes]) -> tuple[int, Graded | str]:
         status, correct, note = judge()
     except LineError as error:
         return number, str(error)
+    except SandboxUnavailable:
+        raise  # no program can be judged on this machine, whatever the row
     # A judge's own failure costs this row only; it is shown as `error`, not as a wrong answer.
     except Exception as error:  # noqa: BLE001
         status, correct, note = Status.ERROR, False, f"{type(error).__name__}: {error}"
@@ -123,66 +124,3 @@ def _line(numbered: tuple[int, bytes]) -> tuple[int, Graded | str]:
         note=note,
         seconds=round(time.monotonic() - start, 4),
     )
-
-
-def _program(row: dict[str, Any]) -> Callable[[], Found]:
-    """A program and its tests."""
-    program, entry = row["program"], row.get("entry")
-    if not isinstance(program, str) or not isinstance(entry, Mapping):
-        raise LineError("a program row has a text `program` and an object `entry`")
-    try:
-        limits = Limits(
-            time_s=float(entry.get("time_limit_s", Limits.time_s)),
-            memory_mb=int(entry.get("memory_mb", Limits.memory_mb)),
-        )
-        tests = _tests(entry)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise LineError(f"`entry` is not in shape: {error!r}") from error
-
-    def judge() -> Found:
-        sandbox = default_sandbox()
-        if isinstance(tests, CallTests):
-            outcome = sandbox.run_calls(program, tests, limits)
-        else:
-            outcome = sandbox.run_stdio(program, tests, limits)
-        passed = outcome.ending is Ending.PASSED
-        status = Status.TIMEOUT if outcome.ending is Ending.TIMEOUT else Status.OK
-        return status, passed, outcome.note
-
-    return judge
-
-
-def _tests(entry: Mapping[str, Any]) -> CallTests | StdioTests:
-    if not entry["tests"]:
-        raise ValueError("there are no tests")
-    tolerance = entry.get("tol")
-    if entry["type"] == "stdio":
-        pairs = tuple((test["stdin"], test["stdout"]) for test in entry["tests"])
-        return StdioTests(
-            tests=pairs, tolerance=tolerance if entry.get("compare") == "float" else None
-        )
-    if entry["type"] != "call":
-        raise ValueError(f"type {entry['type']!r} is neither stdio nor call")
-    function = f"{entry['cls']}.{entry['fn']}" if entry.get("cls") else entry["fn"]
-    calls = tuple(
-        CallTest(
-            args=tuple(_plain(value) for value in test["args"]),
-            kwargs={name: _plain(value) for name, value in test.get("kwargs", {}).items()},
-            expected=_plain(test["expected"]),
-        )
-        for test in entry["tests"]
-    )
-    return CallTests(function=function, tests=calls, tolerance=float(tolerance or 0))
-
-
-def _plain(value: Any) -> object:
-    """A JSON value with its marked tuples and sets."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        if value.keys() == {"__tuple__"}:
-            return tuple(_plain(item) for item in value["__tuple__"])
-        if value.keys() == {"__set__"}:
-            return {_plain(item) for item in value["__set__"]}
-        return {key: _plain(item) for key, item in value.items()}
-    return value

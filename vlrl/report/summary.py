@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vlrl.broken import BROKEN_FILE
 from vlrl.report.console import score_table
 from vlrl.report.log import read_jsonl, write_json
+from vlrl.sandbox import in_force
 from vlrl.scores import DomainScore, Interval
 
 if TYPE_CHECKING:  # run.py imports the reports
@@ -23,6 +24,7 @@ def finish(run: Run) -> None:
         "eval_s": round(sum(line["seconds"] for line in evals), 1),
         "updates": run.learner.num_updates,
         "model_parameters": sum(p.numel() for p in run.learner.model.parameters()),
+        "sandbox": in_force(),
         "domains": {},
     }
     columns: dict[str, dict[str, DomainScore]] = {}

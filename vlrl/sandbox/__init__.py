@@ -1,8 +1,9 @@
 """Runs untrusted Python programs; knows nothing of RL. Start at `Sandbox` in pool.py."""
 
-from vlrl.sandbox.errors import SandboxBroken
+from vlrl.sandbox.errors import SandboxBroken, SandboxUnavailable
+from vlrl.sandbox.judge import Ending, Outcome
 from vlrl.sandbox.limits import Limits
-from vlrl.sandbox.pool import Ending, Outcome, Sandbox, default_sandbox
+from vlrl.sandbox.pool import Sandbox, Tests, configure, default_sandbox, in_force
 from vlrl.sandbox.probe import Probe, probe
 
 __all__ = [
@@ -12,6 +13,10 @@ __all__ = [
     "Probe",
     "Sandbox",
     "SandboxBroken",
+    "SandboxUnavailable",
+    "Tests",
+    "configure",
     "default_sandbox",
+    "in_force",
     "probe",
 ]

@@ -4,4 +4,8 @@ from __future__ import annotations
 
 
 class SandboxBroken(RuntimeError):
-    """A worker died or did not answer, and so did its replacement."""
+    """A worker died or did not answer, and so did its replacements."""
+
+
+class SandboxUnavailable(RuntimeError):
+    """This machine lacks what the sandbox needs. Says which call was refused, and the mend."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from vlrl.config import SandboxConfig
+
+_DEFAULTS = SandboxConfig()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,19 +16,26 @@ class Limits:
     `Limits(time_s=4.0, memory_mb=512, output_mb=8)`
     """
 
-    time_s: float = 4.0
-    """CPU seconds, rounded up to whole ones."""
-    memory_mb: int = 512
+    time_s: float = _DEFAULTS.time_s
+    """CPU seconds."""
+    memory_mb: int = _DEFAULTS.memory_mb
     """Address space, the interpreter's 40 MB included."""
-    output_mb: int = 8
+    output_mb: int = _DEFAULTS.output_mb
     """Each of stdout, stderr, results and every file written."""
-
-    @property
-    def cpu_s(self) -> int:
-        """CPU limit in whole seconds, as the kernel takes it."""
-        return max(1, math.ceil(self.time_s))
+    wall_factor: float = _DEFAULTS.wall_factor
+    """Wall-clock seconds for each CPU second: neighbours must not fail an honest program."""
 
     @property
     def wall_s(self) -> float:
-        """Wall-clock limit: neighbours on the same cores must not fail an honest program."""
-        return 2 * self.time_s + 1
+        """Wall-clock limit, from the moment that the program's process is made."""
+        return self.wall_factor * self.time_s + 1
+
+    @staticmethod
+    def of(config: SandboxConfig) -> Limits:
+        """The config's own."""
+        return Limits(
+            time_s=config.time_s,
+            memory_mb=config.memory_mb,
+            output_mb=config.output_mb,
+            wall_factor=config.wall_factor,
+        )

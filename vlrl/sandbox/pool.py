@@ -1,157 +1,213 @@
 """Sandbox: judges untrusted programs on a few workers; knows nothing of RL.
 
-In force, as far as the kernel lets it (see `probe`): no network, a process namespace that is
-emptied after each program, a read-only file tree with nothing of the host but Python's library, a
-fresh /tmp, another user, no capabilities, limits on CPU, wall clock, memory, output, processes and
-open files, no inherited descriptors or environment. Expected values stay outside.
-
-Not protected: there is no system call filter, so a hole in the kernel is a hole here; the contents
-of Python's library can be read; assert-style tests share a process with the program, and one that
-is written against this very runner (reads the test code from its descriptor after the fact, patches
-`math`) can pass them. Generic tricks (exits, objects equal to everything, patched builtins) can't.
+Every program runs in a process of its own, made by a worker (a fork server) that sees no program,
+no input and no expected value, behind all the layers of docs/security.md: namespaces and a file
+tree with nothing but Python's library (tier A), a list of system calls, Landlock, limits, no
+descriptors, capabilities or environment. Expected values stay in this process, which compares plain
+builtins; test code runs in a second sandboxed process that shares only plain data with the program.
+A worker that dies costs a retry, never a verdict. One kernel is shared: its holes are holes here.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import queue
-import secrets
 import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import StrEnum
+from typing import TypeVar
 
-from vlrl.sandbox.compare import same_output, same_value
-from vlrl.sandbox.errors import SandboxBroken
-from vlrl.sandbox.guest import values
+from vlrl.config import SandboxConfig
+from vlrl.sandbox import judge
+from vlrl.sandbox.errors import SandboxBroken, SandboxUnavailable
+from vlrl.sandbox.guest.plan import Plan
+from vlrl.sandbox.judge import Outcome
 from vlrl.sandbox.limits import Limits
-from vlrl.sandbox.worker import Job, Run, Worker, WorkerDied
-from vlrl.types import AssertTests, CallTests, StdioTests
+from vlrl.sandbox.selftest import Protection, establish
+from vlrl.sandbox.worker import Job, Run, Worker, WorkerDied, socket_pair
+from vlrl.types import AssertTests, CallTests, StdioTests, UnitTests
 
-DEFAULT_WORKERS = 2
-
-
-class Ending(StrEnum):
-    """How the judging of a program ended."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    TIMEOUT = "timeout"
+MAX_ATTEMPTS = 4
+RETRY_S = 0.05
+"""Pause before a broken worker's job is tried on a new one; doubled each time."""
+Tests = CallTests | StdioTests | AssertTests | UnitTests
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """`Outcome(ending=FAILED, num_passed=2, num_tests=3, note="call 3: wrong value")`."""
+@dataclass(kw_only=True)
+class Seat:
+    """A place for one program at a time; its second worker is for the test code of suites."""
 
-    ending: Ending
-    num_passed: int
-    num_tests: int
-    note: str = ""
-    cpu_s: float = 0.0
+    worker: Worker | None = None
+    tester: Worker | None = None
+
+    def close(self) -> None:
+        """End both workers."""
+        for worker in (self.worker, self.tester):
+            if worker is not None:
+                worker.close()
+        self.worker = self.tester = None
 
 
 class Sandbox:
     """A pool of workers, started when first needed. Thread-safe.
 
-    Every `run_*` raises:
-        SandboxBroken: the sandbox itself failed, twice; says nothing about the program.
+    `run_*` wait for a free worker and for the outcome; `submit` waits for room in the queue only.
+    All raise:
+        SandboxUnavailable: this machine lacks a layer; says which call was refused, and the mend.
+        SandboxBroken: the sandbox itself failed, again and again; says nothing about the program.
         ValueError: no tests, or tests that are not plain values.
     """
 
-    def __init__(self, workers: int = DEFAULT_WORKERS, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
-        self._seats: queue.LifoQueue[Worker | None] = queue.LifoQueue()
-        for _ in range(workers):
-            self._seats.put(None)
-        self._num_workers = workers
+    def __init__(
+        self,
+        workers: int | None = None,
+        limits: Limits | None = None,
+        config: SandboxConfig | None = None,
+    ) -> None:
+        config = config or SandboxConfig()
+        self._config = config
+        self._limits = limits or Limits.of(config)
+        self._num_workers = workers or config.workers
+        self._seats: queue.LifoQueue[Seat] = queue.LifoQueue()
+        for _ in range(self._num_workers):
+            self._seats.put(Seat())
+        self._room = threading.BoundedSemaphore(self._num_workers + config.queue)
+        self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="sandbox")
         self._closed = False
+        self.started = False
+
+    def protection(self) -> Protection:
+        """What is in force, proven by the self-test; the first call in a process runs it.
+
+        Raises:
+            SandboxUnavailable: what the config asks for can't be had here.
+        """
+        found = establish(self._config)
+        self.started = True
+        return found
+
+    def submit(self, program: str, tests: Tests, limits: Limits | None = None) -> Future[Outcome]:
+        """The outcome to come. Waits while `queue` programs wait already."""
+        self._room.acquire()
+        try:
+            future = self._threads.submit(self.judge, program, tests, limits)
+        except BaseException:
+            self._room.release()
+            raise
+        future.add_done_callback(lambda _: self._room.release())
+        return future
+
+    def judge(self, program: str, tests: Tests, limits: Limits | None = None) -> Outcome:
+        """`run_calls`, `run_stdio`, `run_asserts` or `run_unittests`, by the kind of tests."""
+        if isinstance(tests, CallTests):
+            return self.run_calls(program, tests, limits)
+        if isinstance(tests, StdioTests):
+            return self.run_stdio(program, tests, limits)
+        if isinstance(tests, AssertTests):
+            return self.run_asserts(program, tests, limits)
+        return self.run_unittests(program, tests, limits)
 
     def run_calls(self, program: str, tests: CallTests, limits: Limits | None = None) -> Outcome:
         """Call the program's function with every test's arguments, compare the values here."""
-        num_tests = _counted(tests.tests)
-        inputs = values.dumps([(list(t.args), dict(t.kwargs)) for t in tests.tests])
-        run = self.run(
-            Job(mode="calls", program=_source(program), inputs=inputs, function=tests.function),
-            limits,
-        )
-        wrong = ""
-        num_passed = 0
-        records = _records(run.results)
-        for number, test in enumerate(tests.tests):
-            said, value = records.get(number, ("no value", None))
-            if not said and same_value(value, test.expected, tests.tolerance):
-                num_passed += 1
-            else:
-                wrong = wrong or f"call {number + 1}: {said or 'wrong value'}"
-        return _outcome(run, num_passed, num_tests, wrong)
+        return judge.calls(lambda job: self.run(job, limits), program, tests)
 
     def run_stdio(self, program: str, tests: StdioTests, limits: Limits | None = None) -> Outcome:
         """Run the program once a test on its stdin, compare stdout here; stop at a miss."""
-        num_tests = _counted(tests.tests)
-        cpu_s = 0.0
-        outcome = None
-        for number, (stdin, expected) in enumerate(tests.tests):
-            job = Job(mode="script", program=_source(program), stdin=_source(stdin))
-            run = self.run(job, limits)
-            cpu_s += run.cpu_s
-            got = run.stdout.decode("utf-8", "replace")
-            right = same_output(got, expected, tests.tolerance)
-            wrong = "" if right else f"test {number + 1}: wrong output"
-            outcome = _outcome(run, number + right, num_tests, wrong, last=number + 1, cpu_s=cpu_s)
-            if wrong or outcome.ending is not Ending.PASSED:
-                return outcome
-        assert outcome is not None
-        return outcome
+        return judge.stdio(lambda job: self.run(job, limits), program, tests)
 
     def run_asserts(
         self, program: str, tests: AssertTests, limits: Limits | None = None
     ) -> Outcome:
-        """Run the test code after the program; only a token written after the last assert passes.
+        """Run the test code in a second process, which asks the program's for values."""
+        inputs = judge.suite("asserts", tests.code, tests.prefix, tests.function)
+        return judge.tested(self._run_suite(program, inputs, limits), program)
 
-        See the module's docstring for what this does not withstand.
-        """
-        if not tests.code.strip():
-            raise ValueError("no test code: nothing to judge by")
-        token = secrets.token_hex(16)
-        inputs = values.dumps(
-            {"code": tests.code, "prefix": tests.prefix, "function": tests.function, "token": token}
-        )
-        run = self.run(Job(mode="asserts", program=_source(program), inputs=inputs), limits)
-        passed = run.results == token.encode()
-        return _outcome(run, int(passed), 1, "" if passed else "an assert failed")
+    def run_unittests(
+        self, program: str, tests: UnitTests, limits: Limits | None = None
+    ) -> Outcome:
+        """The same for a unittest file, which imports the program as the module it names."""
+        inputs = judge.suite("unittest", tests.code, module=tests.module)
+        return judge.tested(self._run_suite(program, inputs, limits), program)
 
     def run(self, job: Job, limits: Limits | None = None) -> Run:
-        """One job on a free worker; a broken worker is replaced and the job tried once more."""
-        worker = self._seats.get()
+        """One job on a free worker; a broken worker is replaced and the job tried again."""
+
+        def once(seat: Seat) -> Run:
+            seat.worker = seat.worker or self._start()
+            return seat.worker.run(job, limits or self._limits)
+
+        return self._retried(once)
+
+    def _run_suite(self, program: str, inputs: bytes, limits: Limits | None) -> tuple[Run, Run]:
+        """The program's run and the test code's, which talk to each other."""
+        limits = limits or self._limits
+
+        def once(seat: Seat) -> tuple[Run, Run]:
+            seat.worker = seat.worker or self._start()
+            seat.tester = seat.tester or self._start()
+            with socket_pair() as (ours, theirs):
+                job = Job(mode="candidate", program=judge.source(program), peer=theirs)
+                seat.worker.begin(job, limits)
+                seat.tester.begin(Job(mode="tester", inputs=inputs, peer=ours), limits)
+            tested = seat.tester.end()
+            return seat.worker.end(), tested
+
+        return self._retried(once)
+
+    def _retried(self, once: Callable[[Seat], T]) -> T:
+        seat = self._seats.get()
         try:
-            for attempt in (1, 2):
+            for attempt in range(MAX_ATTEMPTS):
+                if self._closed:
+                    raise SandboxBroken("the sandbox is closed")
                 try:
-                    if self._closed:
-                        raise SandboxBroken("the sandbox is closed")
-                    worker = worker or Worker()
-                    return worker.run(job, limits or self._limits)
+                    return once(seat)
                 except (WorkerDied, OSError) as error:
-                    if worker is not None:
-                        worker.close()
-                    worker = None
-                    if attempt == 2:
+                    seat.close()
+                    if attempt == MAX_ATTEMPTS - 1:
                         raise SandboxBroken(str(error)) from error
+                    _log.info("a sandbox worker is replaced: %s", error)
+                    time.sleep(RETRY_S * 2**attempt)
             raise AssertionError("unreachable")
         finally:
-            self._seats.put(worker)
+            self._seats.put(seat)
+
+    def _start(self) -> Worker:
+        plan: Plan = self.protection().plan
+        try:
+            return Worker(plan)
+        except SandboxUnavailable as error:  # it could be had before: a failure, not a lack
+            raise WorkerDied(str(error)) from error
 
     def close(self) -> None:
         """Wait for the runs under way, end the workers."""
         self._closed = True
         for _ in range(self._num_workers):
-            worker = self._seats.get()
-            if worker is not None:
-                worker.close()
+            self._seats.get().close()
         for _ in range(self._num_workers):
-            self._seats.put(None)
+            self._seats.put(Seat())
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 _lock = threading.Lock()
 _default: Sandbox | None = None
+_config = SandboxConfig()
+
+
+def configure(config: SandboxConfig) -> None:
+    """Settings of the sandbox that tasks share; one that runs with others is closed."""
+    global _default, _config
+    with _lock:
+        if config == _config:
+            return
+        _config, old, _default = config, _default, None
+    if old is not None:
+        old.close()
 
 
 def default_sandbox() -> Sandbox:
@@ -159,65 +215,13 @@ def default_sandbox() -> Sandbox:
     global _default
     with _lock:
         if _default is None:
-            _default = Sandbox()
+            _default = Sandbox(config=_config)
             atexit.register(_default.close)
         return _default
 
 
-def _counted(tests: tuple[object, ...]) -> int:
-    if not tests:
-        raise ValueError("no tests: nothing to judge by")
-    return len(tests)
-
-
-def _source(text: str) -> bytes:
-    """Bytes of a text; a lone surrogate goes through and fails as bad UTF-8 in the program."""
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _records(results: bytes) -> dict[int, tuple[str, object]]:
-    """Call number -> (error or "", value). The first record of a number counts."""
-    records: dict[int, tuple[str, object]] = {}
-    for line in results.split(b"\n"):
-        number, _, body = line.partition(b" ")
-        if not number.isdigit() or len(number) > 6 or int(number) in records:
-            continue
-        try:
-            value = values.loads(body[1:])
-        except values.Unplain as error:
-            records[int(number)] = (str(error)[:200], None)
-            continue
-        said = "" if body[:1] == b"v" else str(value)[:200] or "an error"
-        records[int(number)] = (said, value)
-    return records
-
-
-def _outcome(
-    run: Run, num_passed: int, num_tests: int, wrong: str, last: int = 0, cpu_s: float = 0.0
-) -> Outcome:
-    """A run must also end well: by itself, with exit code 0, in time."""
-    ending = Ending.PASSED
-    note = ""
-    where = f"test {last}: " if last else ""
-    if run.timed_out:
-        ending, note = Ending.TIMEOUT, f"{where}time limit"
-    elif run.signal:
-        ending, note = Ending.FAILED, f"{where}killed by signal {run.signal}"
-    elif run.code != 0:
-        ending, note = Ending.FAILED, f"{where}{_last_line(run.stderr) or f'exit code {run.code}'}"
-    elif wrong:
-        ending, note = Ending.FAILED, wrong
-    if ending is not Ending.PASSED and num_passed == num_tests:
-        num_passed -= 1
-    return Outcome(
-        ending=ending,
-        num_passed=num_passed,
-        num_tests=num_tests,
-        note=note,
-        cpu_s=cpu_s or run.cpu_s,
-    )
-
-
-def _last_line(stderr: bytes) -> str:
-    lines = stderr.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][:200] if lines else ""
+def in_force() -> str:
+    """The mark of the shared sandbox, for logs and reports; empty while no program has run."""
+    with _lock:
+        sandbox = _default
+    return sandbox.protection().mark if sandbox is not None and sandbox.started else ""

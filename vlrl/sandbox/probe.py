@@ -4,39 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vlrl.sandbox.worker import Worker, WorkerDied
+from vlrl.config import SandboxConfig
+from vlrl.sandbox.errors import SandboxUnavailable
+from vlrl.sandbox.selftest import establish
+from vlrl.sandbox.worker import WorkerDied
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """On and off, and why. `works` is whether programs can be run at all."""
+    """`tier` is A or B, "" where programs can't be run; `detail` says what there is, or why not."""
 
-    works: bool
-    no_network: bool = False
-    process_namespace: bool = False
-    private_files: bool = False
-    other_user: bool = False
-    missing: tuple[str, ...] = ()
+    tier: str
+    detail: str
 
     @property
-    def complete(self) -> bool:
-        """Everything that this sandbox knows is in force."""
-        return self.works and not self.missing
+    def works(self) -> bool:
+        """Whether untrusted programs can be run."""
+        return bool(self.tier)
 
 
-def probe() -> Probe:
-    """Start a worker, ask what it has, stop it. Takes a fraction of a second."""
+def probe(config: SandboxConfig | None = None) -> Probe:
+    """Find the tier by the self-test. Takes a second at most."""
     try:
-        worker = Worker()
-    except (WorkerDied, OSError) as error:
-        return Probe(works=False, missing=(f"worker: {error}",))
-    have = worker.isolation
-    worker.close()
-    return Probe(
-        works=True,
-        no_network=have.network,
-        process_namespace=have.processes,
-        private_files=have.files,
-        other_user=have.user or have.uid >= 0,
-        missing=tuple(f"{name}: {why}" for name, why in have.missing.items()),
-    )
+        found = establish(config or SandboxConfig())
+    except (SandboxUnavailable, WorkerDied) as error:
+        return Probe(tier="", detail=str(error))
+    have = found.isolation
+    files = f"Landlock {have.landlock}" if have.landlock else "no Landlock"
+    parts = [f"tier {found.plan.tier.upper()}", "system call list", files]
+    parts += [f"without {name}: {why}" for name, why in have.missing.items()]
+    return Probe(tier=found.plan.tier.upper(), detail=", ".join(parts))

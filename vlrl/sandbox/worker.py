@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -16,19 +17,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from vlrl.sandbox.guest.isolation import Isolation
+from vlrl.sandbox.errors import SandboxUnavailable
+from vlrl.sandbox.guest.plan import Isolation, Plan
 from vlrl.sandbox.limits import Limits
 
-START_S, GRACE_S = 30.0, 5.0
+START_S, GRACE_S = 60.0, 5.0
 BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from guest.server import main; "
-    "sys.path.pop(0); main(int(sys.argv[2]), sys.argv[3])"
+    "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.insert(0, sys.argv[1]); "
+    "from guest.server import main; sys.path.pop(0); main(int(sys.argv[2]), sys.argv[3])"
 )
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "LC_ALL": "C.UTF-8",
+    # Thread pools of numpy's libraries: one process, one core.
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 MAX_NOTE_BYTES = 2000
 
-Mode = Literal["script", "calls", "asserts"]
+Mode = Literal["script", "calls", "candidate", "tester"]
 
 
 class WorkerDied(RuntimeError):
@@ -37,13 +47,17 @@ class WorkerDied(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run: `inputs` holds the calls' arguments or the test code, never an expected value."""
+    """One run: `inputs` holds the calls' arguments or the test code, never an expected value.
+
+    `peer` is this process's end of the socket between the two of an assert suite.
+    """
 
     mode: Mode
-    program: bytes
+    program: bytes = b""
     stdin: bytes = b""
     inputs: bytes = b""
     function: str = ""
+    peer: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +65,7 @@ class Run:
     """What came of a job. `code` is the exit code, -1 after a signal; times in seconds."""
 
     timed_out: bool
+    too_large: bool
     signal: int
     code: int
     cpu_s: float
@@ -62,22 +77,24 @@ class Run:
     @property
     def clean(self) -> bool:
         """Ended by itself with exit code 0."""
-        return not self.timed_out and self.code == 0
+        return not self.timed_out and not self.too_large and self.code == 0
 
 
 class Worker:
-    """A fork server. Not thread-safe: one job at a time.
+    """A fork server. Not thread-safe: one job at a time, `begin` and then `end`.
 
     Raises:
+        SandboxUnavailable: the kernel refused a layer of the plan.
         WorkerDied: it did not come up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._folder = tempfile.TemporaryDirectory(prefix="vlrl-sandbox-")
-        command = [sys.executable, "-s", "-S", "-B", "-P", "-c", BOOT, str(Path(__file__).parent)]
+        plan = dataclasses.replace(plan, folder=self._folder.name)
+        command = [sys.executable, "-s", "-S", "-B", "-c", BOOT, str(Path(__file__).parent)]
         self._process = subprocess.Popen(
-            [*command, str(theirs.fileno()), self._folder.name],
+            [*command, str(theirs.fileno()), json.dumps(dataclasses.asdict(plan))],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -88,39 +105,85 @@ class Worker:
         )
         theirs.close()
         self._socket = ours
-        self.isolation = Isolation(**self._reply(START_S))
+        self._closed = False
+        self._files: list[int] = []
+        self._limits = Limits()
+        hello = self._reply(START_S)
+        if "refused" in hello:
+            self.close()
+            raise SandboxUnavailable(f"{hello['refused']} (errno {hello['errno']})")
+        self.isolation = Isolation(**hello)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the fork server's outermost process."""
+        return self._process.pid
 
     def run(self, job: Job, limits: Limits) -> Run:
-        """Run one job.
+        """`begin` and `end`."""
+        self.begin(job, limits)
+        return self.end()
+
+    def begin(self, job: Job, limits: Limits) -> None:
+        """Hand over a job.
 
         Raises:
-            WorkerDied: no answer; the worker is of no more use.
+            WorkerDied: it is gone; the worker is of no more use.
         """
         header = {
             "mode": job.mode,
             "function": job.function,
-            "cpu_s": limits.cpu_s,
+            "cpu_s": limits.time_s,
             "wall_s": limits.wall_s,
             "memory": limits.memory_mb << 20,
             "output": limits.output_mb << 20,
         }
-        with _files(job) as fds:
-            try:
-                socket.send_fds(self._socket, [json.dumps(header).encode()], fds)
-            except OSError as error:
-                raise WorkerDied(f"the sandbox worker is gone: {error}") from error
+        self._limits = limits
+        self._files = _memory_files(job)
+        fds = self._files if job.peer is None else [*self._files, job.peer]
+        try:
+            socket.send_fds(self._socket, [json.dumps(header).encode()], fds)
+        except OSError as error:
+            self.close()
+            raise WorkerDied(f"the sandbox worker is gone: {error}") from error
+
+    def end(self) -> Run:
+        """What came of the job that was begun.
+
+        Raises:
+            WorkerDied: no answer; the worker is of no more use.
+        """
+        limits = self._limits
+        try:
             reply = self._reply(limits.wall_s + GRACE_S)
             most = limits.output_mb << 20
-            stdout, stderr, results = (os.pread(fd, most, 0) for fd in fds[3:])
+            stdout, stderr, results = (os.pread(fd, most, 0) for fd in self._files[3:])
+        finally:
+            self._close_files()
+        if not reply.pop("ready"):
+            self.close()
+            said = stderr[-MAX_NOTE_BYTES:].decode("utf-8", "replace")
+            raise WorkerDied(f"a program's process could not be locked in: {said}")
+        # RLIMIT_CPU's own SIGKILL, should the server have come late.
+        reply["timed_out"] |= reply["signal"] == signal.SIGKILL and reply["cpu_s"] >= limits.time_s
         return Run(stdout=stdout, stderr=stderr[-MAX_NOTE_BYTES:], results=results, **reply)
 
     def close(self) -> None:
         """Kill the server; its programs die with it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._close_files()
         self._socket.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._folder.cleanup()
+
+    def _close_files(self) -> None:
+        for fd in self._files:
+            os.close(fd)
+        self._files = []
 
     def _reply(self, timeout_s: float) -> dict[str, Any]:
         self._socket.settimeout(timeout_s)
@@ -135,8 +198,7 @@ class Worker:
         return json.loads(packet)
 
 
-@contextlib.contextmanager
-def _files(job: Job) -> Generator[list[int]]:
+def _memory_files(job: Job) -> list[int]:
     """Memory files in the server's order: sealed inputs, then empty ones for what comes back."""
     fds: list[int] = []
     try:
@@ -147,8 +209,18 @@ def _files(job: Job) -> Generator[list[int]]:
                 file.write(data)
             os.lseek(fd, 0, os.SEEK_SET)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
-        fds.extend(os.memfd_create("out", os.MFD_CLOEXEC) for _ in range(3))
-        yield fds
-    finally:
+        for _ in range(3):
+            fds.append(os.memfd_create("out", os.MFD_CLOEXEC))
+    except BaseException:
         for fd in fds:
             os.close(fd)
+        raise
+    return fds
+
+
+@contextlib.contextmanager
+def socket_pair() -> Generator[tuple[int, int]]:
+    """Two connected descriptors, closed here at the end; workers get duplicates."""
+    one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with one, other:
+        yield one.fileno(), other.fileno()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vlrl.sandbox import Ending, Sandbox, default_sandbox
+from vlrl.sandbox import Ending, Sandbox, Tests, default_sandbox
 from vlrl.sandbox.guest.values import Unplain, dumps
 from vlrl.tasks.base import Row, RowError
 from vlrl.tasks.common import judged, not_judged, question_of, unparsable
@@ -21,11 +21,12 @@ from vlrl.types import (
     Problem,
     Status,
     StdioTests,
+    UnitTests,
     Verdict,
 )
 
 MAX_PROGRAM, MAX_RESPONSE = 1 << 16, 1 << 18
-KINDS = {"calls", "stdio", "code"}
+KINDS = {"calls", "stdio", "code", "unittest"}
 _FENCE = re.compile(r"^[ \t]{0,3}```[ \t]*([a-zA-Z0-9+]{0,12})[ \t]*$", re.MULTILINE)
 
 
@@ -36,7 +37,7 @@ class Coding:
         self._sandbox = sandbox
 
     def problem(self, row: Row) -> Problem:
-        """`row.answer` is a CallTests, StdioTests or AssertTests, or plain data as in `tests_of`.
+        """`row.answer` is one of the kinds of tests in types.py, or plain data as in `tests_of`.
 
         Raises:
             RowError: no question, no tests, or tests that are not plain values.
@@ -55,6 +56,7 @@ class Coding:
 
         Raises:
             SandboxBroken: the sandbox failed; says nothing about the program.
+            SandboxUnavailable: this machine can't run untrusted programs safely.
         """
         program = extract_program(completion.text)
         if program is None:
@@ -63,14 +65,12 @@ class Coding:
             return not_judged(Status.UNPARSABLE, f"longer than {MAX_PROGRAM} characters")
         sandbox = self._sandbox or default_sandbox()
         tests = problem.answer
-        if isinstance(tests, CallTests):
-            outcome = sandbox.run_calls(program, tests)
-        elif isinstance(tests, StdioTests):
-            outcome = sandbox.run_stdio(program, tests)
-        elif isinstance(tests, AssertTests):
+        if not isinstance(tests, CallTests | StdioTests | AssertTests | UnitTests):
+            raise TypeError(f"{problem.id}: coding judges by tests")
+        if isinstance(tests, AssertTests):
             outcome = sandbox.run_asserts(*_completed(program, tests))
         else:
-            raise TypeError(f"{problem.id}: coding judges by tests")
+            outcome = sandbox.judge(program, tests)
         if outcome.ending is Ending.TIMEOUT:
             return not_judged(Status.TIMEOUT, outcome.note, program)
         return judged(outcome.ending is Ending.PASSED, program, outcome.note)
@@ -121,18 +121,20 @@ def _compiles(code: str) -> bool:
     return True
 
 
-def tests_of(answer: object, extra: Mapping[str, object]) -> CallTests | StdioTests | AssertTests:
+def tests_of(answer: object, extra: Mapping[str, object]) -> Tests:
     """The tests of a row, typed.
 
     Plain data: `{"function": "add", "calls": [{"args": [1, 2], "expected": 3}]}`,
     `{"stdio": [{"stdin": "1", "stdout": "2"}]}`, `{"code": "assert add(1, 2) == 3"}` with optional
-    `function`, `prefix`, `tolerance`; a text or a list of texts is assert code. Where `extra` holds
-    `calls`, `stdio` or `code`, those are the tests, and a text answer is a reference solution.
+    `function`, `prefix`, `tolerance`; `{"unittest": "import unittest ..."}` with optional `module`;
+    a text or a list of texts is assert code. Where `extra` holds `calls`, `stdio`, `code` or
+    `unittest`, those are the tests, and a text answer is a reference solution.
 
     Raises:
         RowError: nothing of that kind, no tests, or tests that are not plain values.
     """
-    if not isinstance(answer, CallTests | StdioTests | AssertTests) and KINDS & extra.keys():
+    typed = isinstance(answer, CallTests | StdioTests | AssertTests | UnitTests)
+    if not typed and KINDS & extra.keys():
         answer = extra
     elif isinstance(answer, str):
         answer = {"code": answer}
@@ -148,7 +150,9 @@ def tests_of(answer: object, extra: Mapping[str, object]) -> CallTests | StdioTe
         return answer
     if isinstance(answer, AssertTests):
         return _checked_asserts(answer)
-    raise RowError("no tests were found: give calls, stdio or code")
+    if isinstance(answer, UnitTests):
+        return _checked_unittests(answer)
+    raise RowError("no tests were found: give calls, stdio, code or unittest")
 
 
 def _typed(data: Mapping[str, Any]) -> object:
@@ -169,6 +173,10 @@ def _typed(data: Mapping[str, Any]) -> object:
         if "stdio" in data:
             pairs = tuple((test["stdin"], test["stdout"]) for test in data["stdio"])
             return StdioTests(tests=pairs, tolerance=tolerance)
+        if "unittest" in data:
+            return UnitTests(
+                code=data["unittest"], module=str(data.get("module", UnitTests.module))
+            )
         if "code" in data:
             return AssertTests(
                 code=data["code"],
@@ -197,4 +205,13 @@ def _checked_asserts(tests: AssertTests) -> AssertTests:
     tree = ast.parse(tests.code)
     if not any(isinstance(node, ast.Assert) for node in ast.walk(tree)):
         raise RowError("the test code asserts nothing")
+    return tests
+
+
+def _checked_unittests(tests: UnitTests) -> UnitTests:
+    if not _compiles(tests.code):
+        raise RowError("the test code does not compile")
+    defined = [n for n in ast.walk(ast.parse(tests.code)) if isinstance(n, ast.FunctionDef)]
+    if not any(function.name.startswith("test") for function in defined):
+        raise RowError("the test code has no test: nothing in it is named test...")
     return tests

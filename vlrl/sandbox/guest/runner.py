@@ -1,4 +1,4 @@
-"""The last steps before untrusted code, and the ways to run it: as a script, by calls, by asserts.
+"""The last steps before untrusted code, and the two ways to run it alone: as a script, by calls.
 
 Everything here shares its process with the program, so nothing here is believed on its word: what
 comes back are values, and the parent compares them.
@@ -10,6 +10,8 @@ import atexit
 import fcntl
 import gc
 import json
+import math
+import mmap
 import os
 import random
 import resource
@@ -20,28 +22,37 @@ import types
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import values
-from .isolation import Isolation, drop_privileges
+from . import kernel, values
+from .isolation import Boundary
 
 MAX_OPEN_FILES, MAX_PROCESSES = 64, 64
 STACK_BYTES = 64 << 20
-PROGRAM, INPUTS, RESULTS = 3, 4, 5
+PROGRAM, INPUTS, RESULTS, PEER, RULES = 3, 4, 5, 6, 7
+TARGETS = (PROGRAM, 0, INPUTS, 1, 2, RESULTS, PEER)
 _exit = os._exit  # a program that patches os._exit must not come back into the server's code
 
 
-def child(header: dict[str, Any], fds: list[int], isolation: Isolation, folder: str) -> NoReturn:
-    """Give everything up, run the program, leave. Never returns."""
+def child(
+    header: dict[str, Any],
+    fds: list[int],
+    boundary: Boundary,
+    folder: str,
+    ready: mmap.mmap,
+    run: Callable[[dict[str, Any]], int],
+) -> NoReturn:
+    """Give everything up, say so, run the program, leave. Never returns.
+
+    `ready` is shared with the server and unmapped before the program is read: only a process whose
+    layers are all up can have written to it.
+    """
     code = 1
     try:
-        os.setsid()
-        _place(fds)
-        os.chdir(folder)
-        _limit(header)
-        drop_privileges(isolation)
-        _standard_streams()
+        _give_up(header, fds, boundary, folder)
+        ready[0] = 1
+        ready.close()
         gc.enable()
         random.seed(0)
-        code = _MODES[header["mode"]](header)
+        code = run(header)
     except SystemExit as error:
         code = _exit_code(error)
     # Whatever the program throws, this process ends by its exit code and nothing else.
@@ -51,27 +62,48 @@ def child(header: dict[str, Any], fds: list[int], isolation: Isolation, folder: 
         _leave(code)
 
 
-def _place(fds: list[int]) -> None:
-    """Program, stdin, inputs, stdout, stderr, results -> 3, 0, 4, 1, 2, 5; the rest closed."""
+def _give_up(header: dict[str, Any], fds: list[int], boundary: Boundary, folder: str) -> None:
+    os.setsid()
+    _place(fds, boundary)
+    _standard_streams()
+    os.chdir(folder)
+    os.environ["TMPDIR"] = folder
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, 9, "PDEATHSIG")
+    if boundary.plan.wants("limits"):
+        _limit(header, boundary)
+    boundary.lock(RULES)
+
+
+def _place(fds: list[int], boundary: Boundary) -> None:
+    """Program, stdin, inputs, stdout, stderr, results, peer -> TARGETS; the rest closed."""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, 100) for fd in fds]
-    for source, target in zip(high, (PROGRAM, 0, INPUTS, 1, 2, RESULTS), strict=True):
+    for source, target in zip(high, TARGETS):  # noqa: B905 - no `strict` of a missing peer
         os.dup2(source, target, inheritable=target <= 2)
-    os.closerange(RESULTS + 1, 1 << 20)
+    rules = -1 if boundary.rules is None else boundary.rules.fd
+    if rules >= 0:
+        os.dup2(rules, RULES, inheritable=False)
+    if boundary.plan.wants("close_fds"):
+        os.closerange(RULES + (rules >= 0), 1 << 20)
+        if len(fds) < len(TARGETS):
+            os.closerange(PEER, PEER + 1)
 
 
-def _limit(header: dict[str, Any]) -> None:
+def _limit(header: dict[str, Any], boundary: Boundary) -> None:
     def both(which: int, value: int) -> None:
+        hard = resource.getrlimit(which)[1]
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)
         resource.setrlimit(which, (value, value))
 
-    hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
-    if hard == resource.RLIM_INFINITY or hard >= STACK_BYTES:
-        both(resource.RLIMIT_STACK, STACK_BYTES)
-    both(resource.RLIMIT_AS, int(header["memory"]))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(header["cpu_s"]), int(header["cpu_s"]) + 1))
+    both(resource.RLIMIT_STACK, STACK_BYTES)
+    both(resource.RLIMIT_AS, int(header["memory"]) + boundary.isolation.baseline)
+    both(resource.RLIMIT_CPU, math.ceil(header["cpu_s"]) + 1)
     both(resource.RLIMIT_FSIZE, int(header["output"]))
     both(resource.RLIMIT_NOFILE, MAX_OPEN_FILES)
-    both(resource.RLIMIT_NPROC, MAX_PROCESSES)
-    both(resource.RLIMIT_CORE, 0)
+    if boundary.isolation.uid >= 0:  # a user of its own: the limit counts a user's threads
+        both(resource.RLIMIT_NPROC, MAX_PROCESSES)
+    for which in (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE):
+        both(which, 0)
 
 
 def _standard_streams() -> None:
@@ -86,13 +118,14 @@ def _standard_streams() -> None:
     builtins.exit = builtins.quit = sys.exit  # `python -S` has none
 
 
-def _read(fd: int) -> bytes:
+def read(fd: int) -> bytes:
+    """The whole of a memory file."""
     return os.pread(fd, os.fstat(fd).st_size, 0)
 
 
-def _load(name: str) -> types.ModuleType:
+def load(name: str) -> types.ModuleType:
     """Compile and run the program as the module `name`."""
-    source = _read(PROGRAM).decode("utf-8")
+    source = read(PROGRAM).decode("utf-8")
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = sys.modules["builtins"]
     sys.modules[name] = module
@@ -100,72 +133,25 @@ def _load(name: str) -> types.ModuleType:
     return module
 
 
-def _script(header: dict[str, Any]) -> int:
-    _load("__main__")
+def script(header: dict[str, Any]) -> int:
+    """Run it as `python solution.py`."""
+    load("__main__")
     return 0
 
 
-def _calls(header: dict[str, Any]) -> int:
+def calls(header: dict[str, Any]) -> int:
     """Write one line a call: its number, and its value or its error."""
-    calls = values.loads(_read(INPUTS))
-    assert isinstance(calls, list)
+    tests = values.loads(read(INPUTS))
+    assert isinstance(tests, list)
     sys.modules["__main__"] = sys.modules["builtins"]
-    function = _resolve(_load("solution"), header["function"])
-    for number, (arguments, keywords) in enumerate(calls):
+    function = _resolve(load("solution"), header["function"])
+    for number, (arguments, keywords) in enumerate(tests):
         try:
             line = b"v" + values.dumps(function(*arguments, **keywords))
         except Exception as error:  # noqa: BLE001 - any error of the program is its answer
             line = b"e" + json.dumps(f"{type(error).__name__}: {error}"[:200]).encode()
         os.write(RESULTS, b"%d %s\n" % (number, line))
     return 0
-
-
-def _asserts(header: dict[str, Any]) -> int:
-    """Run the test code after the program, in a namespace of its own; then write the token.
-
-    The test code is read only after the program's module body has run. It gets fresh builtins, the
-    helpers of the prefix rather than the program's, and each value that the program returns is
-    rebuilt from plain builtins, so an object that equals everything never reaches an assert.
-    """
-    trusted = dict(sys.modules["builtins"].__dict__)
-    module = _load("solution")
-    test: Any = values.loads(_read(INPUTS))
-    helpers: dict[str, Any] = {"__name__": "solution", "__builtins__": trusted}
-    if test["prefix"]:
-        exec(compile(test["prefix"], "prefix.py", "exec", dont_inherit=True), helpers)
-    space = {k: v for k, v in module.__dict__.items() if not k.startswith("__")}
-    for name, value in space.items():
-        if isinstance(value, types.FunctionType):
-            space[name] = _plain_results(value)
-    space.update(helpers)
-    name, dot, _ = test["function"].partition(".")
-    if name:  # the program's own, even where the prefix has a stub of it; a class as it is
-        asked = module.__dict__[name]
-        space[name] = asked if dot else _plain_results(asked)
-    exec(compile(test["code"], "tests.py", "exec", dont_inherit=True), space)
-    os.write(RESULTS, test["token"].encode())
-    return 0
-
-
-def _plain_results(function: Callable[..., Any]) -> Callable[..., Any]:
-    def checked(*arguments: Any, **keywords: Any) -> Any:
-        value = function(*arguments, **keywords)
-        if type(value) in _library_types():
-            return value
-        return values.loads(values.dumps(value))
-
-    return checked
-
-
-def _library_types() -> tuple[type, ...]:
-    """Types of the standard library whose `==` the program doesn't write."""
-    import datetime
-    import decimal
-    import fractions
-    import re
-
-    stdlib = (datetime.date, datetime.datetime, datetime.timedelta, datetime.time)
-    return (*stdlib, decimal.Decimal, fractions.Fraction, re.Match, range)
 
 
 def _resolve(module: types.ModuleType, name: str) -> Callable[..., Any]:
@@ -194,10 +180,3 @@ def _leave(code: int) -> NoReturn:
         code = code or 1
     finally:
         _exit(code)
-
-
-_MODES: dict[str, Callable[[dict[str, Any]], int]] = {
-    "script": _script,
-    "calls": _calls,
-    "asserts": _asserts,
-}

@@ -2,15 +2,15 @@
 
 None, booleans and strings stand for themselves, a list is a list; everything else is an object with
 one key: `{"i": "0x2a"}`, `{"f": "0.5"}`, `{"t": [...]}` tuple, `{"s": [...]}` set,
-`{"d": [[k, v]]}`, `{"b": "00ff"}` bytes, `{"c": ["1.0", "0.0"]}` complex. Integers are hexadecimal:
-no quadratic time.
+`{"z": [...]}` frozenset, `{"d": [[k, v]]}`, `{"b": "00ff"}` bytes, `{"c": ["1.0", "0.0"]}` complex.
+Integers are hexadecimal: no quadratic time.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_DEPTH = 64
@@ -18,40 +18,55 @@ MAX_NODES = 1_000_000
 MAX_INT_BITS = 1 << 20
 MAX_LENGTH = 1 << 22
 _MAPPINGS = (dict, Counter, OrderedDict, defaultdict)
-_SEQUENCE_TAGS = {tuple: "t", set: "s", frozenset: "s"}
+_SEQUENCE_TAGS = {tuple: "t", set: "s", frozenset: "z"}
+_MALFORMED = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class Unplain(ValueError):
     """A value that is not made of plain builtins, or one that is too deep or too large."""
 
 
-def dumps(value: object) -> bytes:
-    """One line of ASCII JSON.
+Give = Callable[[Any], "tuple[str, object]"]
+"""A value that is not plain -> its tag and body, themselves plain; or raises Unplain."""
+Take = Callable[[str, Any], object]
+"""A tag and a body -> the value; or raises Unplain."""
+
+
+def dumps(value: object, give: Give | None = None) -> bytes:
+    """One line of ASCII JSON. `give` writes what is no plain value.
 
     Raises:
         Unplain: the value holds something else than plain builtins, or is over a bound.
     """
-    return json.dumps(_to_tree(value, _Budget(), 0)).encode("ascii")
+    return json.dumps(_to_tree(value, _Budget(give=give), 0)).encode("ascii")
 
 
-def loads(line: bytes) -> object:
-    """The value that `dumps` wrote; safe on bytes from an untrusted program.
+def loads(line: bytes, take: Take | None = None) -> object:
+    """The value that `dumps` wrote; safe on bytes from an untrusted program. `take` reads tags.
 
     Raises:
         Unplain: not such a line, or over a bound.
     """
     try:
         tree = json.loads(line, parse_int=_refuse, parse_float=_refuse, parse_constant=_refuse)
-        return _from_tree(tree, _Budget(), 0)
-    except (ValueError, TypeError, LookupError, RecursionError, MemoryError) as error:
+        return _from_tree(tree, _Budget(take=take), 0)
+    except _MALFORMED as error:
         raise Unplain(f"not a plain value: {error}") from error
 
 
 class _Budget:
-    """Counts nodes down."""
+    """Counts nodes down; carries what is known of other values than plain ones."""
 
-    def __init__(self) -> None:
-        self.left = MAX_NODES
+    def __init__(self, give: Give | None = None, take: Take | None = None) -> None:
+        self.left, self.give, self.take = MAX_NODES, give, take
 
     def spend(self, depth: int) -> None:
         self.left -= 1
@@ -89,6 +104,9 @@ def _to_tree(value: Any, budget: _Budget, depth: int) -> object:
         return {"d": [[_to_tree(part, budget, depth + 1) for part in pair] for pair in items]}
     if kind is complex:
         return {"c": [repr(value.real), repr(value.imag)]}
+    if budget.give is not None:
+        tag, body = budget.give(value)
+        return {tag: _to_tree(body, budget, depth + 1)}
     raise Unplain(f"a {kind.__name__} is no plain value")
 
 
@@ -115,9 +133,13 @@ def _from_tree(tree: Any, budget: _Budget, depth: int) -> object:
         return tuple(_from_tree(item, budget, depth + 1) for item in body)
     if tag == "s":
         return {_from_tree(item, budget, depth + 1) for item in body}
+    if tag == "z":
+        return frozenset(_from_tree(item, budget, depth + 1) for item in body)
     if tag == "d":
         return {
             _from_tree(key, budget, depth + 1): _from_tree(value, budget, depth + 1)
             for key, value in body
         }
+    if budget.take is not None:
+        return budget.take(tag, _from_tree(body, budget, depth + 1))
     raise Unplain(f"unknown tag {str(tag)[:20]!r}")
