@@ -152,7 +152,7 @@ class Balls:
         slope = 1.0
         if name != "atan":
             if abs(x) > 1:
-                raise Undecided
+                raise Undefined  # not real
             gap = 1 - x * x
             if one.error and gap < 1e-6:
                 raise Undecided

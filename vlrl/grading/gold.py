@@ -20,11 +20,8 @@ from vlrl.types import (
 
 FormKind = Literal["boxes", "points", "json", "similar_text", "number", "count", "pattern"]
 """The names of types.Form's golds in recipes and files."""
-NOT_ANSWERS = ("", r"\boxed{}")
-GUESSES = (
-    r"\boxed{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, yes, no, A, B, C, D}",
-    r"\boxed{A or B or C or D or yes or no or 0 or 1 or 2}",
-)
+NOT_ANSWERS = ("", r"\boxed{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, yes, no, A, B, C, D}")
+"""Nothing, and a list of guesses."""
 
 
 class GoldError(ValueError):
@@ -49,24 +46,25 @@ def form_of(kind: FormKind, data: object) -> Form:
     return gold
 
 
-def why_useless(own: str, correct: Callable[[str], bool]) -> str | None:
+def why_useless(gold: str, correct: Callable[[str], bool], *, zero: bool = True) -> str | None:
     """Why rewards by a gold would mean nothing, or None.
 
-    `own` is a response that gives the gold itself, `correct` judges a response by it.
+    `gold` is the gold written out as an answer, `correct` judges a response by it; `zero`: whether
+    0 must be wrong where the gold isn't a zero.
     """
-    if not correct(own):
-        return f"the gold is not correct by its own judge: {own[:80]!r}"
-    for text in (*NOT_ANSWERS, *GUESSES):
+    if not any(correct(text) for text in (f"\\boxed{{{gold}}}", gold)):
+        return f"the gold is not correct by its own judge: {gold[:80]!r}"
+    for text in NOT_ANSWERS:
         if correct(text):
             return f"{text!r} would be correct for it"
-    if own.strip(" +-$0.") not in ("", "zero") and correct(r"\boxed{0}") and not _is_zero(own):
+    if zero and not _is_zero(gold) and correct(r"\boxed{0}"):
         return "0 would be correct for it"
     return None
 
 
-def _is_zero(own: str) -> bool:
-    """Ways to write nothing at all: 0, 0%, 0 cm, `\\frac{0}{5}`."""
-    return own.strip("\\boxed{} $-+").startswith(("0", "zero", "\\frac{0}", "."))
+def _is_zero(gold: str) -> bool:
+    """Whether no other digit than 0 stands in it, and a 0 does: 0.0, 0 cm, zero."""
+    return not any(c in gold for c in "123456789") and ("0" in gold or "zero" in gold.casefold())
 
 
 def _fields(data: object, main: str, *others: str) -> Mapping[str, object]:

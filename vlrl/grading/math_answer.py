@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from enum import Enum
+from functools import lru_cache
 
 from vlrl.grading import cas
 from vlrl.grading.ball import Undecided
 from vlrl.grading.latex import normalise
 from vlrl.grading.math_compare import same_shape
-from vlrl.grading.math_read import read
+from vlrl.grading.math_read import read, read_lettered
 from vlrl.grading.math_shape import Items, Refused, Shape, Value
 from vlrl.grading.math_tokens import MAX_CHARACTERS, unwrapped
 from vlrl.grading.response import clean
@@ -28,6 +29,11 @@ _HUGE = re.compile(
     r"\^\{?\(?-?[0-9]{4}|\^\{[-+0-9.()]{0,20}\^|[0-9]{4}!|[)}]!|e[0-9]{3}|[0-9]\^[0-9]\^"
 )
 _BASE = re.compile(r"[0-9]_")
+_ALGEBRA = re.compile(
+    r"\\(?:gcd|lcm|max|min|det|operatorname|[bp]?mod|arg|Re|Im|coth|sech|csch|arcsec|arccsc|arccot"
+    r"|lim|int|sum|prod|setminus|cap|begin\{(?:cases|vmatrix|aligned)\})(?![a-zA-Z])"
+)
+"""What math-verify may know and the grammar here doesn't hold."""
 _COMMAND = re.compile(r"\\[a-zA-Z]{1,30}")
 
 
@@ -53,20 +59,26 @@ def same_answer(gold: str, answer: str) -> Match:
     if isinstance(wanted, Refused) or isinstance(got, Refused):
         return Match.DIFFERENT
     if wanted is not None and got is not None:
+        if isinstance(wanted, Value) and wanted.unit and isinstance(got, Value) and not got.unit:
+            got = read_lettered(answer) or got
         try:
             return _match(same_shape(wanted, got) or _same_ungrouped(gold, answer, wanted, got))
         except Undecided:
-            pass
-    return _by_algebra(gold, answer)
+            return _by_algebra(gold, answer)
+    if wanted is None or _ALGEBRA.search(answer):
+        return _by_algebra(gold, answer)
+    return Match.DIFFERENT
 
 
 def _match(same: bool) -> Match:
     return Match.SAME if same else Match.DIFFERENT
 
 
+@lru_cache(maxsize=8192)
 def _plain(text: str) -> str:
     """The text with single blanks, without dollars; nothing if it holds control characters."""
-    text = " ".join(unwrapped(clean(text)).split()).rstrip(". ")
+    text = " ".join(unwrapped(clean(text)).split())
+    text = text if text.endswith("..") else text.removesuffix(".").rstrip()
     return text if text.isprintable() else ""
 
 

@@ -132,18 +132,7 @@ def _text(shape: Shape) -> str | None:
 
 
 def _same_values(gold: Value, answer: Value) -> bool:
-    answer = _letter_as_unit(gold, answer)
     return same_unit(gold.unit, answer.unit) and same_nodes(gold.node, answer.node)
-
-
-def _letter_as_unit(gold: Value, answer: Value) -> Value:
-    """`12 m` reads as a product; against a gold in metres the letter is the unit."""
-    node = answer.node
-    if gold.unit and not answer.unit and isinstance(node, Apply) and node.op == "mul":
-        *factors, last = node.args
-        if isinstance(last, Symbol) and len(factors) == 1 and not symbols_of(gold.node):
-            return Value(factors[0], last.name.casefold())
-    return answer
 
 
 def _same_items(gold: Items, answer: Items) -> bool:

@@ -26,7 +26,7 @@ from vlrl.grading.math_shape import (
 from vlrl.grading.math_tokens import Kind, Token, tokens_of
 from vlrl.grading.math_tree import Apply, Node, Number, tree_of
 from vlrl.grading.math_value import symbols_of
-from vlrl.grading.units import unit_of
+from vlrl.grading.units import is_unit, unit_of
 
 MAX_ITEMS = 64
 MAX_DEPTH = 5
@@ -41,12 +41,27 @@ _MATRICES = frozenset(f"\\begin{{{name}}}" for name in ("pmatrix", "bmatrix", "m
 @lru_cache(maxsize=8192)
 def read(text: str, grouped: bool = True) -> Shape | None:
     """The shape of an answer; see tokens_of for `grouped`."""
+    if "..." in text or "dots" in text or "\u2026" in text:
+        return Refused()  # digits or items left out
     tokens = tokens_of(text, grouped=grouped)
     if not tokens:
         return None
     if len(tokens) == 1 and tokens[0].kind is Kind.WORD:
         return Words(_letters(tokens))
     return _shape(_plain_mixed(tokens), 0)
+
+
+def read_lettered(text: str) -> Value | None:
+    """`12 m/s` with the letters behind the number as a unit, not as variables."""
+    tokens = tokens_of(text)
+    if not tokens:
+        return None
+    start = next((n for n, token in enumerate(tokens) if token.kind is Kind.NAME), 0)
+    behind = tokens[start:]
+    if start == 0 or any(t.kind is not Kind.NAME and t.text not in "/*^23" for t in behind):
+        return None
+    node, unit = tree_of(tokens[:start]), _unit(behind)
+    return Value(node, unit) if node is not None and unit else None
 
 
 def _shape(tokens: Sequence[Token], depth: int) -> Shape | None:
@@ -75,6 +90,8 @@ def _shape(tokens: Sequence[Token], depth: int) -> Shape | None:
     parts, signs = _split(tokens, frozenset({":"}))
     if len(parts) > 1:
         return _ratio(parts)
+    if _is_text(tokens):
+        return Words(_letters(tokens))
     return _based(tokens) or _value(tokens) or _words(tokens)
 
 
@@ -198,7 +215,7 @@ def _bracketed(tokens: Sequence[Token], depth: int) -> Shape | None:
     inside = _shape(inner, depth + 1) if inner else None
     if opening == "[" and isinstance(inside, Items) and inside.kind == "[]":
         return Items("[]", (inside,))  # a matrix of one row
-    return None
+    return Refused()
 
 
 def _matrix(tokens: Sequence[Token]) -> Shape | None:
@@ -277,6 +294,8 @@ def _unit(tokens: Sequence[Token]) -> str | None:
     for token in tokens[: len(texts)]:
         if token.kind is Kind.SIGN and token.text not in ("/", "*", ".", "{", "}", "$"):
             return None
+        if token.text in _CURRENCY:
+            continue
         if token.kind in (Kind.NUMBER, Kind.COMMAND, Kind.UNKNOWN) and power == 1:
             return None
     return unit_of(" ".join(texts), power)
@@ -301,6 +320,14 @@ def _signs_chosen(node: Node, plus: str) -> Node:
     return (
         node if all(a is b for a, b in zip(args, node.args, strict=True)) else Apply(node.op, args)
     )
+
+
+def _is_text(tokens: Sequence[Token]) -> bool:
+    """Whether there are words, no numbers, and no unit at the end."""
+    kinds = {token.kind for token in tokens}
+    if Kind.WORD not in kinds or kinds & {Kind.NUMBER, Kind.COMMAND}:
+        return False
+    return tokens[0].kind is Kind.WORD or not is_unit(tokens[-1].text)
 
 
 def _words(tokens: Sequence[Token]) -> Shape | None:

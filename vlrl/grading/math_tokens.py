@@ -99,6 +99,8 @@ FUNCTIONS = frozenset(
         "sqrt",
     ]
 )
+SHORT_WORDS = frozenset({"yes", "no", "odd", "one", "two", "six", "ten", "all", "not", "red"})
+"""Words of two or three letters that are answers; other such runs are products of variables."""
 _SYNONYMS = {
     **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
     **dict.fromkeys(("dbinom", "tbinom"), "binom"),
@@ -199,7 +201,7 @@ _SCAN = re.compile(
     r"|(?P<number>(?:[0-9]{1,400}(?:\.(?![.0-9]*\.)[0-9]{0,400})?|\.[0-9]{1,400})"
     r"(?:[eE][+-]?[0-9]{1,4}(?![0-9.a-zA-Z]))?)"
     r"|\\(?:text|mbox|textrm|textbf|textit|mathrm|textnormal|rm|mathsf|texttt)\s?"
-    r"\{(?P<text>[^{}]{0,200})\}"
+    r"\{(?P<text>[^{}]{0,200}(?:\^\{[0-9]\}[^{}]{0,50})?)\}"
     r"|(?P<matrix>\\(?:begin|end)\{[a-zA-Z]{1,9}\}(?:\{[lcr|]{1,9}\})?)"
     r"|(?P<row>\\\\)"
     r"|(?P<null>\\(?:left|right)\.)"
@@ -210,6 +212,7 @@ _SCAN = re.compile(
     r"|(?P<sign>.)",
     re.DOTALL,
 )
+_CHOOSE = re.compile(r"\{([^{}]{1,60})\\choose(?![a-zA-Z])([^{}]{1,60})\}")
 _REPEATING = re.compile(r"\\(?:overline|bar|dot)\s?\{?([0-9]{1,40})\}?")
 _INDEX = re.compile(r"_(?:\{([a-zA-Z0-9,]{1,20})\}|\{\\text\{([a-z]{1,20})\}\}|([a-zA-Z0-9]))")
 _PRIMES = re.compile("'{1,3}|\\^\\{?\\\\prime\\}?")
@@ -253,10 +256,10 @@ def unwrapped(text: str) -> str:
         for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
             if len(text) > len(opening + closing) and text.startswith(opening):
                 inner = text[len(opening) : -len(closing)]
-                if text.endswith(closing) and opening not in inner:
+                if text.endswith(closing) and opening not in inner.replace("\\$", ""):
                     text = inner.strip()
         match = _WHOLE_TEXT.fullmatch(text)
-        if match:
+        if match and (len(match[1]) < 2 or not match[1].replace(" ", "").isalpha()):
             text = match[1].strip()
         if text == before:
             break
@@ -277,6 +280,8 @@ def _one_alphabet(text: str) -> str:
         text = clean(text).translate(_UNICODE).replace("\\degree ", "\\degree")
     else:
         text = clean(text)
+    if "\\choose" in text:
+        text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
     if "10^" in text:
         text = _CROSS.sub("*", text)
     return text.replace("**", "^")
@@ -312,7 +317,9 @@ def _add(tokens: list[Token], kind: str, found: str, text: str, position: int) -
         words = found.strip()
         if words in ("or", "and", ",", "and/or", ", and", ", or", "or,"):
             tokens.append(Token(Kind.SIGN, "or"))
-        elif len(words) == 1 and words.isalpha() and not _follows_value(tokens):
+        elif words in ("i", "e") or (
+            len(words) == 1 and words.isalpha() and not _follows_value(tokens)
+        ):
             tokens.append(Token(Kind.NAME, words))
         elif words:
             tokens.append(Token(Kind.WORD, words))
@@ -331,7 +338,9 @@ def _letters(tokens: list[Token], run: str, text: str, position: int) -> int:
         tokens.append(Token(Kind.SIGN, "or"))
     elif run in FUNCTIONS or run in ("pi", "inf", "infinity", "asin", "acos", "atan"):
         tokens.append(Token(Kind.COMMAND, _SYNONYMS.get(run, run)))
-    elif len(run) > 1 and (len(run) > 3 or (_follows_value(tokens) and is_unit(run))):
+    elif len(run) > 1 and (
+        len(run) > 3 or run.casefold() in SHORT_WORDS or (_follows_value(tokens) and is_unit(run))
+    ):
         tokens.append(Token(Kind.WORD, run))
     else:
         tokens += [Token(Kind.NAME, letter) for letter in run[:-1]]

@@ -119,7 +119,9 @@ class _Parser:
                     raise _NoTree
                 over = factors[0] if len(factors) == 1 else Apply("mul", tuple(factors))
                 factors = [Apply("div", (over, self._maybe_negative()))]
-            elif self.place < len(self._tokens) and self._starts_factor():
+            elif self.place < len(self._tokens) and (
+                self._starts_factor() or self._starts_power(factors[-1])
+            ):
                 factor = self._power()
                 mixed = _mixed(factors, factor, self._tokens[self.place - 1])
                 factors = [mixed] if mixed else [*factors, factor]
@@ -140,6 +142,14 @@ class _Parser:
         if token.kind is Kind.COMMAND:
             return token.text not in ("rfloor", "rceil", "infty", "overline", "emptyset")
         return token.kind is Kind.SIGN and token.text in ("(", "{", "[")
+
+    def _starts_power(self, last: Node) -> bool:
+        """The 13 of `2^{12} 13^2`."""
+        power = isinstance(last, Apply) and last.op == "pow"
+        if not power or self._tokens[self.place].kind is not Kind.NUMBER:
+            return False
+        after = self._tokens[self.place + 1 : self.place + 2]
+        return bool(after) and after[0].text == "^" and after[0].kind is Kind.SIGN
 
     def _power(self) -> Node:
         node = self._base()

@@ -128,8 +128,9 @@ def _same_at(gold: Node, answer: Node, point: Point) -> bool:
 def _coordinate(name: str, number: int) -> Fraction:
     """Positive at the first three points, then of either sign; never whole."""
     chance = random.Random(f"{name}/{number}")
-    value = Fraction(chance.randrange(20, 200), chance.choice((7, 11, 13)))
-    value = value if value.denominator > 1 else value + Fraction(1, 7)
+    # Below 1 at the even points, for functions that are real only there.
+    size = 1 if number % 2 == 0 else 18
+    value = chance.randrange(1, 97) * Fraction(size, 97) + Fraction(1, 131)
     return -value if number > 2 and chance.random() < 0.7 else value
 
 

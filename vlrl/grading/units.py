@@ -20,6 +20,8 @@ _CANONICAL: dict[str, str] = {
 }
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
 _WORD = re.compile(r"[^\W\d_][\w.'-]{0,40}|[$%\u20ac\u00a3\u00a2]")
+_RAISED = re.compile(r"\^\{?([23])\}?")
+_EXPONENT = re.compile(r"\^([23])(?![0-9])")
 _REFUSED = frozenset(
     ["or", "and", "not", "if", "else", "then", "but", "to", "than", "either", "neither", "versus"]
 )
@@ -35,12 +37,17 @@ def unit_of(text: str, power: int = 1) -> str | None:
 
     Unknown words stay, in the singular: `12 right triangles` has the unit `right triangle`.
     """
+    text = _RAISED.sub(r" ^\1 ", text)
     parts: list[str] = []
     for side in re.split(r"/|\bper\b", text.casefold()):
         words = [word.rstrip(".'-") for word in _WORD.findall(side)]
-        if any(word in _REFUSED for word in words) or re.search(r"[0-9=<>(){}\[\]]", side):
+        if any(word in _REFUSED for word in words) or re.search(
+            r"[0-9=<>(){}\[\]]", _EXPONENT.sub("", side)
+        ):
             return None
-        exponent = next((_POWERS[word] for word in words if word in _POWERS), 1)
+        raised = _EXPONENT.search(side)
+        exponent = int(raised[1]) if raised else 1
+        exponent = next((_POWERS[word] for word in words if word in _POWERS), exponent)
         names = [_canonical(word) for word in words if word not in _POWERS]
         if names:
             parts.append(" ".join(names) + (f"^{exponent}" if exponent != 1 else ""))

@@ -2,61 +2,57 @@
 
 from __future__ import annotations
 
-from vlrl.grading.choice import choose
 from vlrl.grading.math_answer import Match, same_answer
 from vlrl.grading.number import parse_count, parse_number
 from vlrl.grading.response import bare_answer, final_answer
 from vlrl.grading.text import same_text
-from vlrl.tasks.base import Row, RowError
-from vlrl.tasks.common import judged, not_judged, question_of, text_answer, unparsable
-from vlrl.types import Choice, Completion, Problem, Status, Verdict
+from vlrl.tasks.base import Row
+from vlrl.tasks.common import (
+    checked,
+    gold_of,
+    judged,
+    not_judged,
+    question_of,
+    unparsable,
+    verdict_by_gold,
+)
+from vlrl.types import Completion, Problem, Status, Verdict
 
 
 class ImageQA:
-    """One answer: the letter or text of an option, or a text that equals the gold's."""
+    """One answer: an option, a text that equals the gold's, or what a form asks for."""
 
     def problem(self, row: Row) -> Problem:
-        """With `row.options`, `row.answer` is the text or the letter of one of them.
+        """`row.answer`: a text, a form, or with `row.options` the text or letter of one of them.
 
         Raises:
-            RowError: no question or answer, or an answer that is none of the options.
+            RowError: no question or answer, or an answer that can't be judged.
         """
-        answer = text_answer(row)
-        return Problem(
+        problem = Problem(
             id=row.id,
             domain="image_qa",
             question=question_of(row),
-            answer=_choice(row.options, answer) if row.options else answer,
+            answer=gold_of(row),
             images=row.images,
             source=row.source,
         )
+        return checked(self, problem)
 
     def grade(self, problem: Problem, completion: Completion) -> Verdict:
         """The verdict. A response that is one short line counts as the answer."""
+        gold = problem.answer
+        verdict = verdict_by_gold(gold, completion.text)
+        if verdict is not None:
+            return verdict
         answer = final_answer(completion.text) or bare_answer(completion.text)
         if answer is None:
             return unparsable(completion.text)
-        gold = problem.answer
-        if isinstance(gold, Choice):
-            index = choose(gold.options, answer)
-            if index is None:
-                return judged(False, answer, "names no option, or more than one")
-            return judged(gold.options[index] == gold.answer, answer)
         if not isinstance(gold, str):
-            raise TypeError(f"{problem.id}: image_qa judges a text or a choice")
+            raise TypeError(f"{problem.id}: image_qa judges a text, a choice or a form")
         match = _same(gold, answer)
         if match is Match.TIMEOUT:
             return not_judged(Status.TIMEOUT, "comparing the answer took too long", answer)
         return judged(match is Match.SAME, answer)
-
-
-def _choice(options: tuple[str, ...], answer: str) -> Choice:
-    if any(not option.strip() for option in options):
-        raise RowError(f"an option is empty: {options!r}")
-    index = choose(options, answer)
-    if index is None:
-        raise RowError(f"the answer {answer!r} is none of the options {options!r}")
-    return Choice(options=options, answer=options[index])
 
 
 def _same(gold: str, answer: str) -> Match:

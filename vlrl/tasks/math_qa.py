@@ -6,8 +6,8 @@ import re
 
 from vlrl.grading.math_answer import Match, same_answer
 from vlrl.grading.response import bare_answer, final_answer
-from vlrl.tasks.base import Row, RowError
-from vlrl.tasks.common import judged, not_judged, question_of, text_answer, unparsable
+from vlrl.tasks.base import Row
+from vlrl.tasks.common import checked, judged, not_judged, question_of, text_answer, unparsable
 from vlrl.types import Completion, Problem, Status, Verdict
 
 _COMMAND = re.compile(r"\\[a-zA-Z]{1,30}")
@@ -26,9 +26,7 @@ class MathQA:
         answer = text_answer(row)
         if "####" in answer:
             answer = answer.rpartition("####")[2].strip()
-        if same_answer(answer, answer) is not Match.SAME:
-            raise RowError(f"the answer {answer[:80]!r} can't be judged")
-        return Problem(
+        problem = Problem(
             id=row.id,
             domain="math_qa",
             question=question_of(row),
@@ -36,6 +34,7 @@ class MathQA:
             images=row.images,
             source=row.source,
         )
+        return checked(self, problem)
 
     def grade(self, problem: Problem, completion: Completion) -> Verdict:
         """The verdict. A response that is nothing but an expression counts as the answer."""
