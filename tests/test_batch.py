@@ -31,9 +31,9 @@ def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def picture(num_patches: int) -> ImageFeatures:
+def picture(num_patches: int, colour: float = 0) -> ImageFeatures:
     return ImageFeatures(
-        pixel_values=torch.zeros(num_patches, 4),
+        pixel_values=torch.full((num_patches, 4), float(colour)),
         grid_thw=(1, 2, num_patches // 2),
         num_tokens=num_patches // 4,
     )
@@ -50,7 +50,7 @@ def test_a_row_by_hand(rng: torch.Generator) -> None:
     assert row.response_R.tolist() == [0, 0, 1, 1, 1]
     assert row.advantages_R.tolist() == [1.0, 1.0, -0.5, -0.5, -0.5]
     assert row.places_N == ((0, 0), (0, 1))
-    assert row.pixels == {}
+    assert row.images == ()
 
 
 def test_responses_continue_after_the_prompts_largest_position(rng: torch.Generator) -> None:
@@ -73,23 +73,50 @@ def test_only_response_tokens_are_targets(rng: torch.Generator) -> None:
         is_response[start + span.prompt_length : end] = True
         start = end
     assert torch.equal(row.token_ids_T[is_response], row.target_R)
-    assert row.pixels["pixel_values"].shape[0] == 16
+    assert [image.grid_thw for image in row.images] == [(1, 2, 8)]
 
 
 def test_budgets_hold_and_nothing_is_lost(rng: torch.Generator) -> None:
     groups = [
-        group(rng, prompt=5 + 3 * i, responses=(4, 9, 0, 7), images=[picture(8)] * (i % 3))
+        group(
+            rng,
+            prompt=5 + 3 * i,
+            responses=(4, 9, 0, 7),
+            images=[picture(8, i), picture(8, -i)][: i % 3],
+        )
         for i in range(9)
     ]
     rows = pack(groups, max_tokens=60, max_patches=16)
     assert max(len(row.token_ids_T) for row in rows) <= 60
-    assert max(row.pixels["pixel_values"].shape[0] for row in rows if row.pixels) <= 16
+    assert max(sum(i.pixel_values.shape[0] for i in row.images) for row in rows) == 16
     places = Counter(place for row in rows for place in row.places_N)
     assert places == Counter((g, r) for g in range(9) for r in (0, 1, 3))
     for row in rows:
         for n, (place, index) in enumerate(row.places_N):
             own = row.target_R[row.response_R == n].tolist()
             assert own == list(groups[place].responses[index].token_ids)
+
+
+def test_an_image_of_several_prompts_counts_once_and_they_lie_together(
+    rng: torch.Generator,
+) -> None:
+    groups = [
+        group(rng, prompt=10 - i, responses=(4,), images=[picture(16, i % 2)], name=str(i))
+        for i in range(6)
+    ]
+    rows = pack(groups, max_patches=16)
+    assert [[groups[place].id for place, _ in row.places_N] for row in rows] == [
+        ["0", "2", "4"],
+        ["1", "3", "5"],
+    ]
+    assert groups[0].num_patches == 16
+
+
+def test_equal_pixels_are_the_same_image() -> None:
+    assert picture(8).key == picture(8).key != picture(8, 1).key
+    # The same numbers on another grid are another picture.
+    other = ImageFeatures(pixel_values=torch.zeros(8, 4), grid_thw=(1, 4, 2), num_tokens=2)
+    assert other.key != picture(8).key
 
 
 def test_a_long_group_is_cut_between_responses_with_a_prompt_each(rng: torch.Generator) -> None:

@@ -66,7 +66,7 @@ class LearnerGroup:
     @property
     def num_patches(self) -> int:
         """Patches that go through the vision tower, once for the whole group."""
-        return sum(image.pixel_values.shape[0] for image in self.images)
+        return sum(_patches(self.images).values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class Microbatch:
     """One row for the model, and for each response token where it is predicted and what it is.
 
     token_ids_T, position_ids_3T: the row; positions of a response continue from its prompt's.
-    pixels: the vision tower's inputs, named as the processor names them; empty without images.
+    images: of its prompts, in their order; the same one may come several times.
     predict_R: index in the row of the token that predicts each response token: the prompt's last
         for a response's first.
     response_R: index of the token's response, 0 to N - 1.
@@ -84,7 +84,7 @@ class Microbatch:
     spans: tuple[GroupSpan, ...]
     token_ids_T: torch.Tensor
     position_ids_3T: torch.Tensor
-    pixels: dict[str, torch.Tensor]
+    images: tuple[ImageFeatures, ...]
     predict_R: torch.Tensor
     target_R: torch.Tensor
     response_R: torch.Tensor
@@ -157,17 +157,22 @@ def microbatches(
     max_patches: int,
     positions: Positions,
 ) -> Iterator[Microbatch]:
-    """Rows of at most `max_tokens` and `max_patches`, save for what can't be cut."""
+    """Rows of at most `max_tokens` and `max_patches`, save for what can't be cut.
+
+    An image that several prompts of a row share counts once.
+    """
     row: list[tuple[int, LearnerGroup]] = []
-    num_tokens = num_patches = 0
+    num_tokens = 0
+    patches: dict[str, int] = {}
     for place, group in _parts(groups, max_tokens):
-        tokens, patches = group.num_tokens, group.num_patches
-        if row and (num_tokens + tokens > max_tokens or num_patches + patches > max_patches):
+        own = _patches(group.images)
+        num_patches = sum((patches | own).values())
+        if row and (num_tokens + group.num_tokens > max_tokens or num_patches > max_patches):
             yield _pack(row, positions)
-            row, num_tokens, num_patches = [], 0, 0
+            row, num_tokens, patches = [], 0, {}
         row.append((place, group))
-        num_tokens += tokens
-        num_patches += patches
+        num_tokens += group.num_tokens
+        patches |= own
     if row:
         yield _pack(row, positions)
 
@@ -176,9 +181,9 @@ def _parts(groups: Sequence[LearnerGroup], max_tokens: int) -> Iterator[tuple[in
     """Groups with their index, long ones cut between responses, empty responses left out.
 
     Longest prompts first: what lies together is of like length, so its attention is padded less.
+    Prompts with the same images follow each other, at the place of the longest.
     """
-    order = sorted(range(len(groups)), key=lambda place: -len(groups[place].prompt_ids))
-    for place in order:
+    for place in _order(groups):
         group = groups[place]
         part: list[LearnerResponse] = []
         num_tokens = len(group.prompt_ids)
@@ -192,6 +197,26 @@ def _parts(groups: Sequence[LearnerGroup], max_tokens: int) -> Iterator[tuple[in
                 num_tokens += length
         if part:
             yield place, replace(group, responses=tuple(part))
+
+
+def _order(groups: Sequence[LearnerGroup]) -> list[int]:
+    lengths = [len(group.prompt_ids) for group in groups]
+    # Without images a prompt shares none: it stands for itself.
+    images = [tuple(i.key for i in g.images) or (f"{n}",) for n, g in enumerate(groups)]
+    longest: dict[tuple[str, ...], int] = {}
+    first: dict[tuple[str, ...], int] = {}
+    for place, (keys, length) in enumerate(zip(images, lengths, strict=True)):
+        longest[keys] = max(longest.get(keys, 0), length)
+        first.setdefault(keys, place)
+    return sorted(
+        range(len(groups)),
+        key=lambda n: (-longest[images[n]], first[images[n]], -lengths[n]),
+    )
+
+
+def _patches(images: Sequence[ImageFeatures]) -> dict[str, int]:
+    """Patches of each distinct image."""
+    return {image.key: image.pixel_values.shape[0] for image in images}
 
 
 def _pack(row: Sequence[tuple[int, LearnerGroup]], positions: Positions) -> Microbatch:
@@ -218,7 +243,7 @@ def _pack(row: Sequence[tuple[int, LearnerGroup]], positions: Positions) -> Micr
         spans=tuple(_span(group) for _, group in row),
         token_ids_T=torch.tensor(token_ids),
         position_ids_3T=torch.cat(position_ids, dim=1),
-        pixels=_pixels([image for _, group in row for image in group.images]),
+        images=tuple(image for _, group in row for image in group.images),
         predict_R=torch.cat(predict),
         target_R=torch.tensor([t for response in responses for t in response.token_ids]),
         response_R=torch.arange(len(responses)).repeat_interleave(lengths),
@@ -233,12 +258,3 @@ def _span(group: LearnerGroup) -> GroupSpan:
         prompt_length=len(group.prompt_ids),
         response_lengths=tuple(len(r.token_ids) for r in group.responses),
     )
-
-
-def _pixels(images: Sequence[ImageFeatures]) -> dict[str, torch.Tensor]:
-    if not images:
-        return {}
-    return {
-        "pixel_values": torch.cat([image.pixel_values for image in images]),
-        "image_grid_thw": torch.tensor([image.grid_thw for image in images]),
-    }

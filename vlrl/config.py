@@ -143,6 +143,8 @@ class LearnerConfig(Section):
     patches_per_microbatch: int = Field(default=65536, gt=0)
     logprob_chunk: int = Field(default=4096, gt=0)
     """Response tokens that go through the LM head at once."""
+    vision_cache_gib: float = Field(default=1.0, ge=0)
+    """Memory of the host for a frozen vision tower's outputs, by image; 0 keeps none."""
 
 
 class SandboxConfig(Section):

@@ -1,9 +1,10 @@
 """One forward of a packed micro-batch: row in, log-probs and entropies of its response tokens out.
 
-The Hugging Face model runs as it is, on a batch of one row; only its attention knows about groups
-(shared_prefix.py) and only predicting positions meet the LM head (logprobs.py).
+The text part of the Hugging Face model runs as it is, on a batch of one row; only its attention
+knows about groups (shared_prefix.py) and only predicting positions meet the LM head (logprobs.py).
+Images come as the vision tower's outputs (vision.py).
 
-Shapes: T tokens of the row, R response tokens, P tokens of a prompt.
+Shapes: T tokens of the row, R response tokens, P tokens of a prompt, M image tokens, E hidden size.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vlrl.batch import Microbatch
 from vlrl.images import ImageFeatures
 from vlrl.logprobs import PolicyHead, token_logprobs
 from vlrl.shared_prefix import build_layout
+from vlrl.vision import ImageEmbeddings, run_tower, unique
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,15 @@ class TokenPredictions:
     padding_share: float
 
 
-def predict(model: Any, batch: Microbatch, head: PolicyHead) -> TokenPredictions:
+def predict(
+    model: Any,
+    batch: Microbatch,
+    head: PolicyHead,
+    images: Sequence[ImageEmbeddings] | None = None,
+) -> TokenPredictions:
     """What the policy thought of each response token.
+
+    images: the embeddings of `batch.images`; None: the tower runs here, once for each of them.
 
     Raises:
         ValueError: a response holds a banned token, which the policy can't have sampled.
@@ -43,12 +52,13 @@ def predict(model: Any, batch: Microbatch, head: PolicyHead) -> TokenPredictions
         )
     device = model.get_input_embeddings().weight.device
     layout = build_layout(batch.spans, dtype=model.dtype, device=device)
-    output = model.model(
-        input_ids=batch.token_ids_T[None].to(device),
+    if images is None:
+        images = _embed(model, batch)
+    output = model.model.language_model(
+        **_text_inputs(model, batch.token_ids_T.to(device), images),
         position_ids=batch.position_ids_3T[:, None].to(device),
         shared_prefix=layout,
         use_cache=False,
-        **{name: tensor.to(device) for name, tensor in batch.pixels.items()},
     )
     hidden_RE = output.last_hidden_state[0].index_select(0, batch.predict_R.to(device))
     logprobs_R, entropy_R = token_logprobs(
@@ -57,6 +67,33 @@ def predict(model: Any, batch: Microbatch, head: PolicyHead) -> TokenPredictions
     return TokenPredictions(
         logprobs_R=logprobs_R, entropy_R=entropy_R, padding_share=layout.padding_share
     )
+
+
+def _embed(model: Any, batch: Microbatch) -> list[ImageEmbeddings]:
+    distinct = list(unique(batch.images))
+    if not distinct:
+        return []
+    embeddings = run_tower(model.model.visual, distinct)
+    by_key = {image.key: one for image, one in zip(distinct, embeddings, strict=True)}
+    return [by_key[image.key] for image in batch.images]
+
+
+def _text_inputs(
+    model: Any, token_ids_T: torch.Tensor, images: Sequence[ImageEmbeddings]
+) -> dict[str, Any]:
+    """Embedded tokens, image tokens replaced; and what DeepStack adds to the first layers."""
+    embedded = model.get_input_embeddings()(token_ids_T[None])
+    if not images:
+        return {"inputs_embeds": embedded}
+    is_image_1T = (token_ids_T == model.config.image_token_id)[None]
+    tokens_ME, *deepstack_ME = (
+        torch.cat(parts) for parts in zip(*(one.tensors for one in images), strict=True)
+    )
+    embedded = embedded.masked_scatter(is_image_1T[..., None], tokens_ME.to(embedded.dtype))
+    inputs: dict[str, Any] = {"inputs_embeds": embedded}
+    if deepstack_ME:
+        inputs |= {"visual_pos_masks": is_image_1T, "deepstack_visual_embeds": deepstack_ME}
+    return inputs
 
 
 def prompt_positions(

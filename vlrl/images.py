@@ -34,14 +34,22 @@ class ImageError(ValueError):
 class ImageFeatures:
     """One processed image.
 
-    pixel_values: [patches, channels * temporal * patch * patch] float32, as the processor has it.
+    pixel_values: [patches, channels * temporal * patch * patch], as the processor has it.
     grid_thw: patches along time, height and width.
     num_tokens: what the image takes in the prompt, after merging.
+    key: equal for equal images; by default a hash of the pixels.
     """
 
     pixel_values: torch.Tensor
     grid_thw: tuple[int, int, int]
     num_tokens: int
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            pixels = self.pixel_values.cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            key = hashlib.sha256(pixels + repr(self.grid_thw).encode()).hexdigest()
+            object.__setattr__(self, "key", key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +101,7 @@ class ImageStore:
         encoded = _read(source)
         key = hashlib.sha256(encoded).hexdigest()
         if key not in self._entries:
-            self._insert(key, self._process(encoded, _name(source)))
+            self._insert(key, self._process(encoded, _name(source), key))
         if key not in self._sources:
             self._sources[key] = source if isinstance(source, Path) else self._spill(key, source)
         return key
@@ -109,7 +117,7 @@ class ImageStore:
     def _entry(self, key: str) -> _Entry:
         if key not in self._entries:
             source = self._sources[key]
-            self._insert(key, self._process(_read(source), _name(source)))
+            self._insert(key, self._process(_read(source), _name(source), key))
         self._entries.move_to_end(key)
         return self._entries[key]
 
@@ -128,7 +136,7 @@ class ImageStore:
             _, dropped = self._entries.popitem(last=False)
             self._bytes -= _size(dropped)
 
-    def _process(self, encoded: bytes, name: str) -> _Entry:
+    def _process(self, encoded: bytes, name: str, key: str) -> _Entry:
         picture = self._resize(_decode(encoded, name), name)
         self.num_decoded += 1
         out = self._processor(images=[picture], do_resize=False, return_tensors="pt")
@@ -138,6 +146,7 @@ class ImageStore:
             pixel_values=out["pixel_values"].float(),
             grid_thw=(time, height, width),
             num_tokens=time * height * width // self.merge_size**2,
+            key=key,
         )
         return _Entry(picture=picture, features=features)
 

@@ -23,6 +23,7 @@ from vlrl.models.load import check_family, freeze
 from vlrl.models.patch_embed import use_patch_projection
 from vlrl.shared_prefix import use_shared_prefix
 from vlrl.update_stats import StatsCollector, UpdateStats
+from vlrl.vision import VisionCounts, VisionPasses, VisionTower
 
 logger = logging.getLogger(__name__)
 
@@ -31,9 +32,8 @@ logger = logging.getLogger(__name__)
 class _Work:
     """What the micro-batches of one update or probe cost."""
 
+    images: VisionCounts
     num_microbatches: int = 0
-    num_images: int = 0
-    num_patches: int = 0
     num_prompt_tokens: int = 0
     num_response_tokens: int = 0
     padding: list[float] = field(default_factory=list[float])
@@ -43,9 +43,6 @@ class _Work:
         self.num_prompt_tokens += sum(span.prompt_length for span in batch.spans)
         self.num_response_tokens += batch.target_R.numel()
         self.padding.append(padding_share)
-        if batch.pixels:
-            self.num_images += batch.pixels["image_grid_thw"].shape[0]
-            self.num_patches += batch.pixels["pixel_values"].shape[0]
 
     @property
     def padding_share(self) -> float:
@@ -95,6 +92,7 @@ class Learner:
             banned_token_ids=tuple(banned_token_ids),
             chunk=config.logprob_chunk,
         )
+        self.vision = VisionTower(model, int(config.vision_cache_gib * 2**30))
         self._trained = [p for p in model.parameters() if p.requires_grad]
         # A step of 1e-6 is lost in bfloat16's 8 bits: what is stepped there are fp32 copies.
         self._masters = [p if p.dtype == torch.float32 else _master(p) for p in self._trained]
@@ -149,8 +147,11 @@ class Learner:
             num_groups=len(groups),
             num_responses=num_responses,
             num_microbatches=work.num_microbatches,
-            num_images=work.num_images,
-            num_patches=work.num_patches,
+            num_images=work.images.num_images,
+            num_unique_images=work.images.num_unique,
+            num_tower_forwards=work.images.num_forwards,
+            num_cached_images=work.images.num_cached,
+            num_patches=work.images.num_patches,
             num_prompt_tokens=work.num_prompt_tokens,
             num_response_tokens=work.num_response_tokens,
             padding_share=work.padding_share,
@@ -161,7 +162,8 @@ class Learner:
         """The policy's log-probs of every response: [groups][responses], each fp32 [tokens]."""
         found = [[torch.empty(0) for _ in group.responses] for group in groups]
         rows = [{r.index: row for row, r in enumerate(group.responses)} for group in groups]
-        for batch, predictions in self._predictions(groups):
+        batches, vision = self._open(groups)
+        for batch, predictions in self._predictions(batches, vision):
             lengths = [n for span in batch.spans for n in span.response_lengths]
             parts = predictions.logprobs_R.cpu().split(lengths)
             for (place, index), logprobs_T in zip(batch.places_N, parts, strict=True):
@@ -210,8 +212,9 @@ class Learner:
         divisors = denominators(groups, self._max_response_tokens)
         if not divisors.num_tokens:
             raise ValueError("there is no response token to learn from in this mini-batch")
-        collector, work = StatsCollector(), _Work()
-        for batch, predictions in self._predictions(groups):
+        batches, vision = self._open(groups)
+        collector, work = StatsCollector(), _Work(vision.counts)
+        for batch, predictions in self._predictions(batches, vision):
             device = predictions.logprobs_R.device
             inputs = LossInputs(
                 learner_logprobs_R=predictions.logprobs_R,
@@ -227,16 +230,25 @@ class Learner:
             work.add(batch, predictions.padding_share)
         return collector, work
 
+    def _open(self, groups: Sequence[LearnerGroup]) -> tuple[list[Microbatch], VisionPasses]:
+        """The micro-batches of one update or probe, and the way of their images."""
+        batches = list(
+            microbatches(
+                groups,
+                max_tokens=self.config.tokens_per_microbatch,
+                max_patches=self.config.patches_per_microbatch,
+                positions=partial(prompt_positions, self.model),
+            )
+        )
+        return batches, self.vision.passes([batch.images for batch in batches])
+
     def _predictions(
-        self, groups: Sequence[LearnerGroup]
+        self, batches: Sequence[Microbatch], vision: VisionPasses
     ) -> Iterator[tuple[Microbatch, TokenPredictions]]:
-        for batch in microbatches(
-            groups,
-            max_tokens=self.config.tokens_per_microbatch,
-            max_patches=self.config.patches_per_microbatch,
-            positions=partial(prompt_positions, self.model),
-        ):
-            yield batch, predict(self.model, batch, self._head)
+        """Each micro-batch's forward; its images go backward when the next one is asked for."""
+        for index, batch in enumerate(batches):
+            yield batch, predict(self.model, batch, self._head, vision.embed(index))
+            vision.done(index)
 
 
 def _master(parameter: torch.nn.Parameter) -> torch.nn.Parameter:

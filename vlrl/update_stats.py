@@ -47,6 +47,9 @@ class UpdateStats:
         sampler minus learner log-prob, and Schulman's k3 (never negative). On a rollout batch's
         first update this is the mismatch of the two engines; later ones add how far the policy
         moved.
+    num_images, num_unique_images: in the prompts of all micro-batches, with repeats and without.
+    num_tower_forwards, num_cached_images: images that went through the vision tower, or came from
+        the cache of a frozen one. num_patches: that went through the tower.
     num_prompt_tokens: through the model, each prompt once for all its responses.
     padding_share: of the attention's slots.
     """
@@ -65,6 +68,9 @@ class UpdateStats:
     num_responses: int
     num_microbatches: int
     num_images: int
+    num_unique_images: int
+    num_tower_forwards: int
+    num_cached_images: int
     num_patches: int
     num_prompt_tokens: int
     num_response_tokens: int
