@@ -30,11 +30,10 @@ MENDS = {
     "system call table": "run on x86_64 or aarch64, or judge programs on another machine",
 }
 PROBE = r"""
-import errno, json, os, resource, sys, time
+import errno, json, mmap, os, resource, sys
 def refused(what):
     try: what()
     except OSError as error: return errno.errorcode.get(error.errno, "?")
-    except MemoryError: return "ENOMEM"
     return ""
 def connect():
     import socket
@@ -46,7 +45,7 @@ found = {
     "exec": refused(lambda: os.execv("/nonexistent", ["x"])),
     "socket": refused(connect),
     "file": refused(lambda: open(sys.stdin.readline())),
-    "memory": refused(lambda: bytearray(resource.getrlimit(resource.RLIMIT_AS)[1])),
+    "memory": refused(lambda: mmap.mmap(-1, 1 << 34)),
     "cpu limit": "2 s" if resource.getrlimit(resource.RLIMIT_CPU)[1] == 2 else "",
 }
 print(json.dumps(found))

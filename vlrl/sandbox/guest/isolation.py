@@ -98,7 +98,8 @@ class Boundary:
 
     def _enter(self) -> None:
         tree = self.plan.wants("file_tree")
-        self.isolation.namespaces = namespaces.enter(self._uid, self.folders, tree)
+        uid = self._uid if self.plan.wants("other_user") else None
+        self.isolation.namespaces = namespaces.enter(uid, self.folders, tree)
         self.isolation.uid = self._uid
 
     def _become(self) -> None:

@@ -23,7 +23,7 @@ DEVICES = tuple(f"/dev/{name}" for name in ("null", "zero", "full", "random", "u
 HOSTNAME = b"sandbox"
 
 
-def enter(uid: int, folders: Iterable[str], file_tree: bool = True) -> dict[str, int]:
+def enter(uid: int | None, folders: Iterable[str], file_tree: bool) -> dict[str, int]:
     """Leave every namespace of the host; the next fork is process 1 of the new one.
 
     Returns the inode numbers of the new namespaces, by kind.
@@ -41,7 +41,8 @@ def enter(uid: int, folders: Iterable[str], file_tree: bool = True) -> dict[str,
         _make_private()
         if file_tree:
             _make_root(folders)
-        become(uid)
+        if uid is not None:
+            become(uid)
     own, group = os.getuid(), os.getgid()
     call("unshare", NEWUSER, what="unshare(NEWUSER)")
     _map_user(proc, own, group)
