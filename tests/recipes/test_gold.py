@@ -9,7 +9,7 @@ import pytest
 
 from vlrl.recipes import load_recipe, open_recipe, target
 from vlrl.resources import resource_names
-from vlrl.tasks import TASKS, Row
+from vlrl.tasks import TASKS, Row, RowError
 from vlrl.types import Completion, Finish
 
 
@@ -61,3 +61,53 @@ def test_a_users_own_problems_from_a_jsonl_file(tmp_path: Path) -> None:
     row = open_recipe(str(tmp_path / "own.yaml")).row("train", 0)
     assert _correct(row, "```python\ndef add(a, b):\n    return a + b\n```", "coding")
     assert not _correct(row, "```python\ndef add(a, b):\n    return 3\n```", "coding")
+
+
+FORMS = [
+    ("boxes", "[[10, 10, 110, 110]]", "iou: 0.7", "[12, 10, 110, 110]", "[60, 10, 110, 110]"),
+    ("similar_text", '"Kuala Lumpur"', "threshold: 0.8", "kuala lumpvr", "Kuala"),
+    ("number", "3.5", "relative: 0.01", "3.52", "3.6"),
+    ("count", "3", "", "three", "4"),
+    ("json", '{"of": "BOOK SHOP"}', "min_similarity: 0.8", '{"of": "BOOK SH0P"}', '{"of": "B"}'),
+    ("pattern", '"AB12"', "pattern: '[A-Z]{2}[0-9]{2}'", "XY99", "XY9"),
+    ("points", '{"boxes": [[0, 0, 9, 9]]}', "", "(5, 5)", "(50, 5)"),
+]
+
+
+@pytest.mark.parametrize(("kind", "answer", "setting", "right", "wrong"), FORMS)
+def test_a_recipe_says_how_its_answers_are_judged(
+    kind: str, answer: str, setting: str, right: str, wrong: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.jsonl").write_text(f'{{"question": "Which?", "answer": {answer}}}\n')
+    (tmp_path / "own.yaml").write_text(
+        "name: own\ntask: image_qa\nlicence: mine\nfile: {}\nsplits: {train: own.jsonl}\n"
+        f"gold:\n  kind: {kind}\n  {setting}\n"
+    )
+    row = open_recipe(str(tmp_path / "own.yaml")).row("train", 0)
+    for task in ("image_qa", "logic"):
+        assert _correct(row, target(row), task)
+        assert _correct(row, right, task)
+        assert not _correct(row, wrong, task)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "setting", "why"),
+    [
+        ("boxes", "[[9, 9, 1, 1]]", "", "turned round"),
+        ("boxes", "[[0, 0, 9, 9]]", "threshold: 0.5", "unknown: threshold"),
+        ("number", '"many"', "", "no number"),
+        ("similar_text", '"10"', "threshold: 0.5", "0 would be correct"),
+        ("number", "0.2", "absolute: 0.5", "0 would be correct"),
+        ("pattern", '"a"', "pattern: '.*'", "yes, no, A.* would be correct"),
+    ],
+)
+def test_golds_that_mean_nothing_are_broken_rows(
+    kind: str, answer: str, setting: str, why: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.jsonl").write_text(f'{{"question": "Which?", "answer": {answer}}}\n')
+    (tmp_path / "own.yaml").write_text(
+        "name: own\ntask: image_qa\nlicence: mine\nfile: {}\nsplits: {train: own.jsonl}\n"
+        f"gold:\n  kind: {kind}\n  {setting}\n"
+    )
+    with pytest.raises(RowError, match=why):
+        TASKS["image_qa"].problem(open_recipe(str(tmp_path / "own.yaml")).row("train", 0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, cast, get_args
+from typing import Literal, cast
 
 from vlrl.grading.form import why_unfit
 from vlrl.types import (
@@ -20,6 +20,7 @@ from vlrl.types import (
 
 FormKind = Literal["boxes", "points", "json", "similar_text", "number", "count", "pattern"]
 """The names of types.Form's golds in recipes and files."""
+Settings = Mapping[str, object]
 NOT_ANSWERS = ("", r"\boxed{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, yes, no, A, B, C, D}")
 """Nothing, and a list of guesses."""
 
@@ -28,16 +29,16 @@ class GoldError(ValueError):
     """Why a gold can't be used."""
 
 
-def form_of(kind: FormKind, data: object) -> Form:
-    """A gold out of plain data: its fields in a mapping, or its one main value.
+def form_of(kind: FormKind, data: object, settings: Mapping[str, object] | None = None) -> Form:
+    """A gold out of plain data: its fields in a mapping, or its one main value and `settings`.
 
     Raises:
         GoldError: a field is missing, unknown or not of its type, or the gold can't be judged.
     """
-    if kind not in get_args(FormKind):
-        raise GoldError(f"kind {kind!r} is none of {', '.join(get_args(FormKind))}")
+    if kind not in _MAKERS:
+        raise GoldError(f"kind {kind!r} is none of {', '.join(_MAKERS)}")
     try:
-        gold = _MAKERS[kind](data)
+        gold = _MAKERS[kind](data, settings or {})
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise GoldError(f"a gold of kind {kind} is not in shape: {error!r:.200}") from error
     reason = why_unfit(gold)
@@ -67,10 +68,10 @@ def _is_zero(gold: str) -> bool:
     return not any(c in gold for c in "123456789") and ("0" in gold or "zero" in gold.casefold())
 
 
-def _fields(data: object, main: str, *others: str) -> Mapping[str, object]:
-    if not isinstance(data, Mapping):
-        return {main: data}
-    fields = cast(Mapping[str, object], data)
+def _fields(data: object, settings: Settings, main: str, *others: str) -> Mapping[str, object]:
+    """The fields: those of the data if it is a mapping, else it is the main one."""
+    given = cast(Mapping[str, object], data) if isinstance(data, Mapping) else {main: data}
+    fields = {**settings, **given}
     unknown = fields.keys() - {main, *others}
     if unknown:
         raise KeyError(f"unknown: {', '.join(sorted(unknown))}")
@@ -99,8 +100,8 @@ def _size(value: object) -> tuple[int, int]:
     return width, height
 
 
-def _boxes(data: object) -> Boxes:
-    fields = _fields(data, "boxes", "iou", "giou", "size")
+def _boxes(data: object, settings: Settings) -> Boxes:
+    fields = _fields(data, settings, "boxes", "iou", "giou", "size")
     measure = "giou" if "giou" in fields else "iou"
     boxes = cast(Sequence[object], fields["boxes"])
     if boxes and not isinstance(boxes[0], Sequence):
@@ -113,8 +114,8 @@ def _boxes(data: object) -> Boxes:
     )
 
 
-def _points(data: object) -> Points:
-    fields = _fields(data, "boxes", "masks")
+def _points(data: object, settings: Settings) -> Points:
+    fields = _fields(data, settings, "boxes", "masks")
     boxes = cast(Sequence[object], fields.get("boxes", ()))
     masks = cast(Sequence[Mapping[str, object]], fields.get("masks", ()))
     return Points(
@@ -131,12 +132,13 @@ def _points(data: object) -> Points:
     )
 
 
-def _json(data: object) -> JsonFields:
-    return JsonFields(value=data)
+def _json(data: object, settings: Settings) -> JsonFields:
+    fields = _fields({"value": data}, settings, "value", "min_similarity")
+    return JsonFields(value=data, min_similarity=_float(fields.get("min_similarity", 1)))
 
 
-def _similar(data: object) -> SimilarText:
-    fields = _fields(data, "texts", "threshold")
+def _similar(data: object, settings: Settings) -> SimilarText:
+    fields = _fields(data, settings, "texts", "threshold")
     texts = fields["texts"]
     found = [texts] if isinstance(texts, str) else cast(Sequence[object], texts)
     if not all(isinstance(text, str) and text.strip() for text in found):
@@ -146,8 +148,8 @@ def _similar(data: object) -> SimilarText:
     )
 
 
-def _number(data: object) -> NearNumber:
-    fields = _fields(data, "value", "relative", "absolute")
+def _number(data: object, settings: Settings) -> NearNumber:
+    fields = _fields(data, settings, "value", "relative", "absolute")
     value = fields["value"]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TypeError(f"{value!r} is no number")
@@ -158,18 +160,18 @@ def _number(data: object) -> NearNumber:
     )
 
 
-def _count(data: object) -> Count:
-    fields = _fields(data, "value")
+def _count(data: object, settings: Settings) -> Count:
+    fields = _fields(data, settings, "value")
     value = fields["value"]
     return Count(value=int(value) if isinstance(value, str) else _whole(value))
 
 
-def _pattern(data: object) -> Pattern:
-    fields = _fields(data, "example", "pattern")
+def _pattern(data: object, settings: Settings) -> Pattern:
+    fields = _fields(data, settings, "example", "pattern")
     return Pattern(pattern=str(fields["pattern"]), example=str(fields["example"]))
 
 
-_MAKERS: Mapping[FormKind, Callable[[object], Form]] = {
+_MAKERS: Mapping[FormKind, Callable[[object, Settings], Form]] = {
     "boxes": _boxes,
     "points": _points,
     "json": _json,

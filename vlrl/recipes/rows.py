@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from PIL import Image
 
 from vlrl.config import ConfigError
+from vlrl.grading.gold import GoldError, form_of
 from vlrl.recipes.schema import Recipe
 from vlrl.recipes.transforms import transformed
 from vlrl.resources import nearest
@@ -92,6 +93,7 @@ class RowMapper:
             answer = transformed(self._value(raw, "answer"), self._recipe.answer, options)
             if answer is None or (isinstance(answer, str | list | tuple) and not _filled(answer)):
                 raise RowError("the answer is empty")
+            answer = self._gold(answer)
         question = self._value(raw, "question")
         if not isinstance(question, str) or not question.strip():
             raise RowError(f"the question is {question!r}, text is wanted")
@@ -106,6 +108,16 @@ class RowMapper:
             images=self._images(raw, folder),
             extra={name: self._value(raw, f"extra.{name}") for name in self._recipe.fields.extra},
         )
+
+    def _gold(self, answer: object) -> object:
+        """The answer as the form that the recipe says, if it says one."""
+        spec = self._recipe.gold
+        if spec is None:
+            return answer
+        try:
+            return form_of(spec.kind, answer, spec.settings)
+        except GoldError as error:
+            raise RowError(str(error)) from error
 
     def _value(self, raw: Raw, key: str) -> object:
         if key in self._templates:

@@ -21,6 +21,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from vlrl.config import Section, read_yaml, validate
+from vlrl.grading.gold import FormKind
 from vlrl.recipes.transforms import TransformName
 from vlrl.resources import find_yaml
 
@@ -83,6 +84,29 @@ class Fields(Section):
     """What one task wants besides: the name in `Row.extra` -> the source's field."""
 
 
+class GoldSpec(Section):
+    """How the answer field is judged, where it is no plain text: `{kind: boxes, iou: 0.7}`.
+
+    Only the settings of the kind may be given; see docs/grading.md for what they mean.
+    """
+
+    kind: FormKind
+    iou: float | None = None
+    giou: float | None = None
+    size: tuple[int, int] | None = None
+    """The images' (width, height) where all have the same; else in the answer field."""
+    threshold: float | None = None
+    min_similarity: float | None = None
+    relative: float | None = None
+    absolute: float | None = None
+    pattern: str | None = None
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What was given besides the kind."""
+        return self.model_dump(exclude={"kind"}, exclude_none=True)
+
+
 class Recipe(Section):
     """One data set: where from, which field is what, which task judges it."""
 
@@ -100,6 +124,8 @@ class Recipe(Section):
     """The Jinja2 template of the question: over `question`, `options` and the source's fields."""
     answer: tuple[TransformName, ...] = ()
     """Steps from the answer field to the gold answer."""
+    gold: GoldSpec | None = None
+    """None: the answer is a text, or an option where there are options."""
     licence: str
     citation: str = ""
     rows: dict[Split, int] = Field(default_factory=dict)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from vlrl.config import ConfigError
 from vlrl.generators import GENERATORS, Generator
+from vlrl.grading.form import written
 from vlrl.recipes.rows import NUM_ROWS_LOOKED_AT, RowMapper
 from vlrl.recipes.schema import GeneratorSource, Recipe, Split, load_recipe
 from vlrl.recipes.tables import Table, read_table
 from vlrl.tasks.base import Row
+from vlrl.types import Form
 
 TRIES = 4096
 """Questions that are made, at most, until one belongs to the wanted split."""
@@ -103,6 +105,8 @@ def open_recipe(name_or_path: str, root: Path | None = None) -> OpenRecipe:
 
 def target(row: Row) -> str:
     """A response that the row's task judges correct: what a supervised cold start imitates."""
+    if isinstance(row.answer, Form):
+        return written(row.answer)
     return str(row.extra.get("solution", row.answer))
 
 
