@@ -19,6 +19,7 @@ from tests.tiny_groups import (
     tiny_model,
     worst_gradient_error,
 )
+from vlrl.models.load import FAMILIES
 
 Places = dict[tuple[int, int], torch.Tensor]
 
@@ -38,7 +39,7 @@ def worst(found: Places, expected: Places) -> float:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_packed_equals_one_sequence_at_a_time(family: str, tied: bool) -> None:
     model = tiny_model(family, tied=tied)
     groups = mixed_groups(model)

@@ -23,7 +23,7 @@ class NoProcessor:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", load.FAMILIES)
 def test_saved_and_loaded_is_the_same_policy(family: str, tied: bool, tmp_path: Path) -> None:
     model = random_model(family, TinySize(tied=tied), MEDIA)
     save_policy(model, NoProcessor(), tmp_path)
@@ -50,7 +50,22 @@ def test_parameter_names_are_those_of_the_file(tmp_path: Path) -> None:
         assert set(file.keys()) == {name for name, _ in model.named_parameters()}
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_experts_are_saved_as_in_released_checkpoints(tmp_path: Path) -> None:
+    """vLLM's loader wants [E, in, out]; transformers tells by the shapes, so none may be square."""
+    model = random_model("qwen3_vl_moe", TinySize(), MEDIA)
+    save_policy(model, NoProcessor(), tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        names = [name for name, _ in model.named_parameters() if ".experts." in name]
+        assert len(names) == 2 * TinySize().num_layers
+        for name in names:
+            expected = model.get_parameter(name).transpose(1, 2)
+            assert torch.equal(file.get_tensor(name), expected)
+    model.config.text_config.moe_intermediate_size = TinySize().hidden
+    with pytest.raises(ModelError, match="square"):
+        load.check_family(model.config, "it")
+
+
+@pytest.mark.parametrize("family", load.FAMILIES)
 def test_parameter_names_begin_as_vllm_expects(family: str) -> None:
     """Qwen2's files keep older names; vLLM maps these as well ("saved after v4.52")."""
     model = random_model(family, TinySize(tied=False), MEDIA)

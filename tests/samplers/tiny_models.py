@@ -22,6 +22,7 @@ from transformers import (
 
 from vlrl.chat import Chat
 from vlrl.config import ImageConfig
+from vlrl.models.load import save_policy
 from vlrl.models.random_tiny import MediaTokens, TinySize, random_model
 from vlrl.types import Problem, Prompt
 
@@ -45,6 +46,7 @@ PROCESSORS: dict[str, tuple[Any, Any]] = {
     "qwen2_vl": (Qwen2VLProcessor, Qwen2VLVideoProcessor),
     "qwen2_5_vl": (Qwen2_5_VLProcessor, Qwen2VLVideoProcessor),
     "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
+    "qwen3_vl_moe": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
 }
 IMAGES = ImageConfig(min_pixels=32 * 32, max_pixels=64 * 1024)
 
@@ -62,7 +64,6 @@ def build(folder: Path, *, family: str = "qwen3_vl", tied: bool) -> tuple[Any, C
     size = TinySize(hidden=128, vision_hidden=64, vocab_size=len(tokenizer), tied=tied)
     model = random_model(family, size, media)
     shake(model, seed=0, std=0.15)
-    model.save_pretrained(folder)
     patches = {
         "patch_size": model.config.vision_config.patch_size,
         "merge_size": 2,
@@ -75,7 +76,7 @@ def build(folder: Path, *, family: str = "qwen3_vl", tied: bool) -> tuple[Any, C
         video_processor=make_video(**patches),
         chat_template=TEMPLATE,
     )
-    processor.save_pretrained(folder)
+    save_policy(model, processor, folder)
     return model, Chat(processor, IMAGES)
 
 

@@ -12,9 +12,10 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as hf_logging
 
+from vlrl.models.experts import TRANSPOSED_FAMILIES, as_released, has_square_experts
 from vlrl.shared_prefix import use_shared_prefix
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
 """`model_type`s whose packed forward is known to be exact."""
 BUILTIN_ROOT = Path(__file__).resolve().parent
 """A folder in here with a config.json is a built-in checkpoint."""
@@ -88,7 +89,12 @@ def load_processor(path: str) -> Any:
 def save_policy(model: Any, processor: Any, folder: Path) -> None:
     """Write a checkpoint that `AutoModelForImageTextToText` and vLLM load."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    family = model.config.model_type
+    if family in TRANSPOSED_FAMILIES:
+        tensors = {n: t.contiguous() for n, t in as_released(family, model.state_dict().items())}
+        model.save_pretrained(folder, state_dict=tensors, save_original_format=False)
+    else:
+        model.save_pretrained(folder)
     processor.save_pretrained(folder)
 
 
@@ -107,6 +113,11 @@ def check_family(config: Any, where: str) -> None:
     layer_types = getattr(config.text_config, "layer_types", None) or ()
     if "sliding_attention" in layer_types:
         raise ModelError(f"{where}: layers with a sliding window can't be trained")
+    if has_square_experts(config):
+        raise ModelError(
+            f"{where}: its experts' matrices are square, so no file says which way they lie; "
+            "models with another moe_intermediate_size can be trained"
+        )
 
 
 def freeze(model: Any, patterns: Sequence[str]) -> list[str]:

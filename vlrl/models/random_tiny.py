@@ -1,7 +1,7 @@
 """Random models of each family, small enough for tests and for a cold start.
 
 The real classes with every part that makes a family special: M-RoPE, DeepStack, window attention,
-grouped-query attention, tied or untied heads.
+grouped-query attention, tied or untied heads, routed experts, recurrent layers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,23 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3_5Config,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeConfig,
+    Qwen3_5MoeForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    Qwen3VLMoeConfig,
+    Qwen3VLMoeForConditionalGeneration,
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TinySize:
-    """The sizes of a tiny model; every head has 32 dimensions in the text part."""
+    """The sizes of a tiny model; every head has 32 dimensions in the text part.
+
+    Families with experts have `num_experts` in every layer, `num_chosen` of them for each token.
+    """
 
     hidden: int = 64
     num_layers: int = 3
@@ -32,6 +41,8 @@ class TinySize:
     vision_depth: int = 3
     vocab_size: int = 512
     tied: bool = True
+    num_experts: int = 8
+    num_chosen: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +59,7 @@ HEAD_DIM = 32
 
 
 def tiny_config(family: str, size: TinySize, media: MediaTokens) -> Any:
-    """A config of one family: qwen2_vl, qwen2_5_vl or qwen3_vl.
+    """A config of one family: one of `tiny_families()`.
 
     Raises:
         ValueError: another family.
@@ -67,7 +78,17 @@ def tiny_config(family: str, size: TinySize, media: MediaTokens) -> Any:
         "rope_parameters": _rope(family),
         "tie_word_embeddings": size.tied,
     }
-    if family == "qwen3_vl":
+    if family.endswith("_moe"):
+        text |= {
+            "num_experts": size.num_experts,
+            "num_experts_per_tok": size.num_chosen,
+            "moe_intermediate_size": size.hidden * 3 // 4,  # never square
+            "decoder_sparse_step": 1,
+            "norm_topk_prob": True,  # transformers knows no other; vLLM asks
+        }
+    if family.startswith("qwen3_5"):
+        text |= _recurrent(size)
+    elif family.startswith("qwen3_vl"):
         text["head_dim"] = HEAD_DIM
     elif size.hidden != HEAD_DIM * size.num_heads:
         text["num_attention_heads"] = size.hidden // HEAD_DIM
@@ -83,6 +104,11 @@ def tiny_config(family: str, size: TinySize, media: MediaTokens) -> Any:
     )
 
 
+def tiny_families() -> tuple[str, ...]:
+    """The `model_type`s that there are tiny models of."""
+    return tuple(_CLASSES)
+
+
 def random_model(family: str, size: TinySize, media: MediaTokens, seed: int = 0) -> Any:
     """A model with random weights, fp32. The global random state is left as it was."""
     config = tiny_config(family, size, media)
@@ -93,9 +119,29 @@ def random_model(family: str, size: TinySize, media: MediaTokens, seed: int = 0)
 
 def _rope(family: str) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": 10000.0}
-    if family == "qwen3_vl":
+    if family.startswith("qwen3_5"):  # a quarter of each head is rotated
+        return rope | {
+            "mrope_section": [2, 1, 1],
+            "mrope_interleaved": True,
+            "partial_rotary_factor": 0.25,
+        }
+    if family.startswith("qwen3_vl"):
         return rope | {"mrope_section": [6, 5, 5], "mrope_interleaved": True}
     return rope | {"mrope_section": [4, 6, 6]}
+
+
+def _recurrent(size: TinySize) -> dict[str, Any]:
+    """Layers with a recurrent state, and every third one with attention."""
+    kinds = ("linear_attention", "linear_attention", "full_attention")
+    return {
+        "head_dim": HEAD_DIM,
+        "layer_types": [kinds[i % 3] for i in range(size.num_layers)],
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "shared_expert_intermediate_size": size.hidden,
+    }
 
 
 def _qwen2_vision(size: TinySize) -> dict[str, Any]:
@@ -135,13 +181,26 @@ def _qwen3_vision(size: TinySize) -> dict[str, Any]:
     }
 
 
+def _qwen3_5_vision(size: TinySize) -> dict[str, Any]:
+    """Qwen3-VL's tower without DeepStack."""
+    vision = _qwen3_vision(size)
+    del vision["deepstack_visual_indexes"]
+    return vision
+
+
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "qwen2_vl": (Qwen2VLConfig, Qwen2VLForConditionalGeneration),
     "qwen2_5_vl": (Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration),
     "qwen3_vl": (Qwen3VLConfig, Qwen3VLForConditionalGeneration),
+    "qwen3_vl_moe": (Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration),
+    "qwen3_5": (Qwen3_5Config, Qwen3_5ForConditionalGeneration),
+    "qwen3_5_moe": (Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration),
 }
 _VISION = {
     "qwen2_vl": _qwen2_vision,
     "qwen2_5_vl": _qwen2_5_vision,
     "qwen3_vl": _qwen3_vision,
+    "qwen3_vl_moe": _qwen3_vision,
+    "qwen3_5": _qwen3_5_vision,
+    "qwen3_5_moe": _qwen3_5_vision,
 }

@@ -20,6 +20,7 @@ from transformers import AutoConfig
 
 from vlrl.chat import Chat
 from vlrl.config import SamplerConfig
+from vlrl.models.experts import as_released
 from vlrl.samplers.base import OnGroup, SamplerError, SamplingParams, prompt_seeds
 from vlrl.samplers.vllm_process import kept_random_state, prepare_import, undisturbed
 from vlrl.types import Completion, Finish, Prompt
@@ -61,6 +62,7 @@ class VllmSampler:
         self.max_model_len = max_model_len
         self.on_cpu = not torch.cuda.is_available()
         self.eager = self.on_cpu if config.eager is None else config.eager
+        self._family = str(AutoConfig.from_pretrained(model).model_type)
         with undisturbed(), self._stance():
             self._llm: Any = _start(self._engine_args(str(model), config, dtype))
 
@@ -106,9 +108,11 @@ class VllmSampler:
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """See `Sampler.load_weights`. Everything computed with the old weights is forgotten."""
         with self._stance():
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": named_tensors})
+            released = as_released(self._family, named_tensors)
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": released})
             if self.on_cpu:
                 self._llm.apply_model(_repack_tied_head)
+                self._llm.apply_model(_repack_experts)
         self._llm.reset_mm_cache()
         self._reset_caches()
         self.version = version
@@ -262,6 +266,18 @@ def _repack_tied_head(model: Any) -> None:
     head = getattr(language_model, "lm_head", None)
     if head is not None and getattr(language_model.config, "tie_word_embeddings", False):
         head.quant_method.process_weights_after_loading(head)
+
+
+def _repack_experts(model: Any) -> None:
+    """Pack routed experts again (CPU).
+
+    Their matrix products use a packed layout as well. After a reload vLLM processes an expert
+    layer's weights without the packing, which it does for a new kernel only.
+    """
+    for module in model.modules():
+        kernel = getattr(getattr(module, "quant_method", None), "moe_kernel", None)
+        if kernel is not None and hasattr(module, "w13_weight"):
+            kernel.fused_experts.process_weights_after_loading(module)
 
 
 def _external(request_id: str) -> str:
