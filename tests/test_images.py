@@ -45,6 +45,18 @@ def test_one_decode_and_one_run_of_the_processor_per_content(
     assert (store.num_decoded, store.num_processed) == (1, 1)
 
 
+def test_pixels_come_in_the_towers_dtype(store: ImageStore) -> None:
+    half = ImageStore(
+        Qwen2VLImageProcessor(patch_size=16, merge_size=2), CONFIG, pixel_dtype=torch.bfloat16
+    )
+    encoded = encode(noise(64, 64))
+    full, rounded = (s.features(s.add(encoded)) for s in (store, half))
+    assert full.pixel_values.dtype == torch.float32
+    assert torch.equal(rounded.pixel_values, full.pixel_values.bfloat16())
+    assert rounded.key == full.key == store.add(encoded)
+    assert half._bytes < store._bytes
+
+
 @pytest.mark.parametrize("size", [(64, 64), (100, 37), (640, 480), (30, 30), (33, 200)])
 def test_the_processor_would_leave_the_picture_alone(
     store: ImageStore, size: tuple[int, int]

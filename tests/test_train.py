@@ -62,6 +62,26 @@ def test_a_short_run_leaves_everything_that_was_promised(tmp_path: Path) -> None
     assert load_policy(str(checkpoint)).config.model_type == "qwen3_vl"
 
 
+def test_each_image_is_decoded_and_processed_once(tmp_path: Path) -> None:
+    config = small_config(tmp_path / "run", "data.prompts_per_step=8")
+    train(config, make_sampler=scripted(some_answers))
+    seen: set[str] = set()
+    for line in metrics(tmp_path / "run"):
+        groups = [a for a in attempts(tmp_path / "run") if a["step"] == line["step"]]
+        new = {key for a in groups for key in a["images"]} - seen
+        seen |= new
+        probed = len(next(a["images"] for a in groups if a["domain"] == "image_qa"))
+        in_updates = sum(update["num_tower_forwards"] for update in line["updates"])
+        assert new and in_updates
+        assert line["images"] == {
+            "num_decoded": len(new),
+            "num_processed": len(new),
+            "num_tower_forwards": probed + in_updates,
+        }
+        for update in line["updates"]:
+            assert update["num_tower_forwards"] == update["num_unique_images"]
+
+
 def test_stopped_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
     """Weights and metrics alike, bit for bit."""
     whole = train(small_config(tmp_path / "a", "steps=3"), make_sampler=scripted(some_answers))

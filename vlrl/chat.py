@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 
 from vlrl.config import ImageConfig
@@ -29,7 +30,7 @@ class PromptError(ValueError):
 class Chat:
     """A checkpoint's chat template, tokenizer and image processor.
 
-    `processor` is a Hugging Face processor of the Qwen-VL kind.
+    `processor` is a Hugging Face processor of the Qwen-VL kind; `pixel_dtype` the policy's dtype.
 
     Attributes:
         banned_token_ids: media tokens; a policy that sampled one would ask for an image that
@@ -37,10 +38,12 @@ class Chat:
         stop_token_ids: tokens that end a response; they belong to it.
     """
 
-    def __init__(self, processor: Any, images: ImageConfig) -> None:
+    def __init__(
+        self, processor: Any, images: ImageConfig, pixel_dtype: torch.dtype = torch.float32
+    ) -> None:
         self.processor = processor
         self.tokenizer = processor.tokenizer
-        self.images = ImageStore(processor.image_processor, images)
+        self.images = ImageStore(processor.image_processor, images, pixel_dtype=pixel_dtype)
         vocabulary: dict[str, int] = self.tokenizer.get_vocab()
         self.vocab_size = len(vocabulary)
         self.image_token_id = vocabulary["<|image_pad|>"]

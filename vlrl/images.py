@@ -65,12 +65,23 @@ class ImageStore:
 
     `processor` is the Hugging Face image processor of a Qwen-VL checkpoint. The bounds in force are
     written into its `size`: a checkpoint saved with it shows its model the same pixels anywhere.
+    `pixel_dtype` is the vision tower's, which would round the pixels to it anyway. With a GPU they
+    lie in page-locked memory, from where a micro-batch's are copied without a stop.
+
+    Attributes:
+        num_decoded, num_processed: images decoded, and runs of the processor, so far.
 
     Raises:
         ConfigError: bounds of the area that leave no size.
     """
 
-    def __init__(self, processor: Any, config: ImageConfig, cache_bytes: int = CACHE_BYTES) -> None:
+    def __init__(
+        self,
+        processor: Any,
+        config: ImageConfig,
+        cache_bytes: int = CACHE_BYTES,
+        pixel_dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.patch_size = int(processor.patch_size)
         self.merge_size = int(processor.merge_size)
         size = processor.size
@@ -91,6 +102,8 @@ class ImageStore:
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._bytes = 0
         self._cache_bytes = cache_bytes
+        self._pixel_dtype = pixel_dtype
+        self._pin = torch.cuda.is_available()
 
     def add(self, source: ImageSource) -> str:
         """Read, decode and process an image; its key (SHA-256 of the encoded bytes).
@@ -142,8 +155,9 @@ class ImageStore:
         out = self._processor(images=[picture], do_resize=False, return_tensors="pt")
         self.num_processed += 1
         time, height, width = (int(n) for n in out["image_grid_thw"][0])
+        pixels = out["pixel_values"].to(self._pixel_dtype)
         features = ImageFeatures(
-            pixel_values=out["pixel_values"].float(),
+            pixel_values=pixels.pin_memory() if self._pin else pixels,
             grid_thw=(time, height, width),
             num_tokens=time * height * width // self.merge_size**2,
             key=key,

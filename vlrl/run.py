@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from vlrl import checkpoint, config
 from vlrl.batch import learner_group
 from vlrl.broken import Check
@@ -40,6 +42,18 @@ class SyncError(RuntimeError):
     """Sampler and learner don't hold the same policy."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImageWork:
+    """What images cost in a step: decoded, run through the processor, through the vision tower.
+
+    The tower's are those of the probe and of all updates.
+    """
+
+    num_decoded: int = 0
+    num_processed: int = 0
+    num_tower_forwards: int = 0
+
+
 @dataclass(kw_only=True)
 class Run:
     """A run in progress; `step` counts the rollout batches done."""
@@ -57,6 +71,7 @@ class Run:
     check: Check
     progress: Progress
     step: int = 0
+    _image_work: ImageWork = ImageWork()
 
     def params(self) -> SamplingParams:
         """How this step's rollout is sampled."""
@@ -71,6 +86,20 @@ class Run:
     def canaries(self, groups: Sequence[Group]) -> Canaries:
         """Signs that the policy games its verifiers, the held-out verifier's word among them."""
         return canaries(groups, self.held_out.refusals(groups) if self.held_out else None)
+
+    def take_image_work(self) -> ImageWork:
+        """What images cost since the last call."""
+        store, before = self.chat.images, self._image_work
+        self._image_work = ImageWork(
+            num_decoded=store.num_decoded,
+            num_processed=store.num_processed,
+            num_tower_forwards=self.learner.vision.num_forwards,
+        )
+        return ImageWork(
+            num_decoded=store.num_decoded - before.num_decoded,
+            num_processed=store.num_processed - before.num_processed,
+            num_tower_forwards=self.learner.vision.num_forwards - before.num_tower_forwards,
+        )
 
     def sync(self) -> None:
         """Hand the learner's weights to the sampler; their version is the number of updates."""
@@ -184,7 +213,8 @@ def open_run(
     _prove_sandbox(cfg, tasks, progress)
     path = str(saved) if saved else resolve(cfg.model.path)
     with progress.phase("loading the policy", announce=True):
-        chat = Chat(load_processor(path), cfg.images)
+        pixel_dtype = getattr(torch, dtype_name(cfg.model.dtype))
+        chat = Chat(load_processor(path), cfg.images, pixel_dtype)
         learner = _open_learner(path, chat, cfg)
     with progress.phase("starting the sampler", announce=True):
         sampler = (make_sampler or vllm_sampler)(path, chat, cfg)

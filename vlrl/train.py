@@ -113,6 +113,7 @@ def train_step(run: Run) -> None:
         broken_rows=run.stream.num_broken,
         sandbox=in_force(),
         agreement=agreement,
+        images=run.take_image_work(),
         updates=updates,
     )
 
