@@ -177,7 +177,10 @@ class UnitTests:
     module: str = "solution"
 
 
-Answer = str | Choice | Form | CallTests | StdioTests | AssertTests | UnitTests
+Tests = CallTests | StdioTests | AssertTests | UnitTests
+"""Golds that only running a program can judge by."""
+
+Answer = str | Choice | Form | Tests
 
 
 @dataclass(frozen=True, kw_only=True)

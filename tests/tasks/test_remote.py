@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from tests.builtin import make_chat
-from tests.verifiers.judge_server import Say, serve
+from tests.tasks.judge_server import Say, serve
 from vlrl.config import ConfigError
 from vlrl.graders import VERDICT_LIMIT_S
 from vlrl.rollout import Rollout, judge
 from vlrl.samplers.base import SamplingParams
 from vlrl.samplers.scripted import ScriptedSampler
 from vlrl.tasks import Row, Task
+from vlrl.tasks.http_judge import HttpJudge
+from vlrl.tasks.llm_judge import MAX_ANSWER, LlmJudge, candidate
+from vlrl.tasks.remote import MAX_REPLY, Endpoint, Patience
 from vlrl.types import Choice, Completion, Finish, Problem, Status, Verdict
-from vlrl.verifiers.http_judge import HttpJudge
-from vlrl.verifiers.llm_judge import MAX_ANSWER, LlmJudge, candidate
-from vlrl.verifiers.remote import MAX_REPLY, Endpoint, Patience
 
 QUICK = Patience(timeout_s=0.5, tries=3, backoff_s=0.01, total_s=5.0)
 PROBLEM = Problem(id="p", domain="essay", question="Who wrote it?", answer="Ada")

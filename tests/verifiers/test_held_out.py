@@ -8,9 +8,9 @@ import pytest
 from tests.builtin import scripted, small_config
 from tests.groups import group
 from vlrl.config import ConfigError
+from vlrl.tasks.function import FunctionTask
 from vlrl.train import train
 from vlrl.types import Completion, Problem, Status, Verdict
-from vlrl.verifiers.function import FunctionTask
 from vlrl.verifiers.held_out import HeldOut, open_held_out
 
 

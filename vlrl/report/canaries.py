@@ -14,7 +14,7 @@ from statistics import fmean
 from vlrl.rewards.parts import count_boxes
 from vlrl.sandbox.canaries import suspicious
 from vlrl.tasks.coding import extract_program
-from vlrl.types import AssertTests, Attempt, CallTests, Group, Status, StdioTests, UnitTests
+from vlrl.types import Attempt, Group, Status, Tests
 from vlrl.verifiers.held_out import Refusals
 
 NO_RESULT = re.compile(r"no value|exit code \d|without a result")
@@ -59,7 +59,7 @@ def canaries(groups: Sequence[Group], held_out: Refusals | None = None) -> Canar
     programs = [
         attempt
         for group in groups
-        if isinstance(group.problem.answer, CallTests | StdioTests | AssertTests | UnitTests)
+        if isinstance(group.problem.answer, Tests)
         for attempt in group.attempts
     ]
     return Canaries(

@@ -17,17 +17,7 @@ from vlrl.grading.form import written
 from vlrl.grading.gold import why_useless
 from vlrl.tasks.base import Row, RowError
 from vlrl.tasks.common import judged, question_of, text_answer
-from vlrl.types import (
-    AssertTests,
-    CallTests,
-    Choice,
-    Completion,
-    JsonFields,
-    Problem,
-    StdioTests,
-    UnitTests,
-    Verdict,
-)
+from vlrl.types import Answer, Choice, Completion, JsonFields, Problem, Tests, Verdict
 
 Said = bool | Verdict
 Verifier = Callable[[Any, str], Said | Awaitable[Said]]
@@ -101,7 +91,7 @@ class FunctionTask:
             raise RowError(reason)
 
 
-def gold_of(answer: object) -> object:
+def gold_of(answer: Answer) -> object:
     """A problem's answer as a verifier function gets it.
 
     Raises:
@@ -113,9 +103,9 @@ def gold_of(answer: object) -> object:
         return answer.answer
     if isinstance(answer, JsonFields):
         return answer.value
-    if isinstance(answer, CallTests | StdioTests | AssertTests | UnitTests):
+    if isinstance(answer, Tests):
         raise TypeError("a verifier function can't judge programs by their tests")
-    return written(answer)  # pyright: ignore[reportArgumentType]
+    return written(answer)
 
 
 _lock = threading.Lock()

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vlrl.tasks.base import Row
 from vlrl.tasks.common import question_of, text_answer, unparsable
+from vlrl.tasks.remote import Endpoint, JudgeError
 from vlrl.types import Completion, JsonFields, Problem, Status, Verdict
-from vlrl.verifiers.remote import Endpoint, JudgeError
 
 
 class Reply(BaseModel):

@@ -17,9 +17,9 @@ from typing import Any
 from vlrl.grading.response import MAX_TAIL, final_answer
 from vlrl.tasks.base import Row
 from vlrl.tasks.common import judged, unparsable
+from vlrl.tasks.http_judge import HttpJudge, plain_gold, sendable
+from vlrl.tasks.remote import Endpoint, JudgeError
 from vlrl.types import Completion, Problem, Verdict
-from vlrl.verifiers.http_judge import HttpJudge, plain_gold, sendable
-from vlrl.verifiers.remote import Endpoint, JudgeError
 
 MAX_ANSWER = 4000
 """Characters of an answer; longer ones are not sent, and not correct."""

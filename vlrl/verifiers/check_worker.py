@@ -17,9 +17,9 @@ from typing import Any
 
 from vlrl.config import ConfigError
 from vlrl.tasks.base import Row, RowError, Task
+from vlrl.tasks.function import FunctionTask
 from vlrl.types import Completion, Finish, Problem, Verdict
 from vlrl.verifiers.dotted import load_task
-from vlrl.verifiers.function import FunctionTask
 
 MEMORY = 2 << 30
 """Bytes that a verifier may take beyond what its imports took."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from vlrl.config import ConfigError
 from vlrl.tasks.base import Task
-from vlrl.verifiers.function import FunctionTask
+from vlrl.tasks.function import FunctionTask
 
 
 def load_task(reference: str, domain: str = "yours") -> Task:

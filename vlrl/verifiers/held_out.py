@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from vlrl.graders import NUM_GRADERS, Graders
 from vlrl.rollout import judge
 from vlrl.tasks.base import Task, Waiting
-from vlrl.types import AssertTests, CallTests, Group, Problem, Status, StdioTests, UnitTests
+from vlrl.tasks.function import FunctionTask
+from vlrl.types import Group, Problem, Status, Tests
 from vlrl.verifiers.dotted import load_task
-from vlrl.verifiers.function import FunctionTask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,7 @@ class HeldOut:
 
     def _can_judge(self, problem: Problem) -> bool:
         """A function of gold and response has nothing to say about programs."""
-        tests = isinstance(problem.answer, CallTests | StdioTests | AssertTests | UnitTests)
-        return not (tests and isinstance(self._task, FunctionTask))
+        return not (isinstance(problem.answer, Tests) and isinstance(self._task, FunctionTask))
 
 
 def open_held_out(reference: str | None) -> HeldOut | None:
