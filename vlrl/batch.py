@@ -39,13 +39,15 @@ class PromptExpander(Protocol):
 class LearnerResponse:
     """A response to learn from: its ids, the sampler's log-probs (nats) and its advantage.
 
-    `index` is its place among the attempts that `learner_group` took.
+    `index` is its place among the attempts that `learner_group` took. `old_logprobs`: pi_old's, if
+    they aren't the sampler's.
     """
 
     index: int
     token_ids: tuple[int, ...]
     sampler_logprobs: tuple[float, ...]
     advantage: float
+    old_logprobs: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,7 @@ class Microbatch:
     target_R: torch.Tensor
     response_R: torch.Tensor
     sampler_logprobs_R: torch.Tensor
+    old_logprobs_R: torch.Tensor
     advantages_R: torch.Tensor
     places_N: tuple[tuple[int, int], ...]
 
@@ -128,6 +131,22 @@ def learner_group(
             for index, (attempt, advantage) in enumerate(zip(taken, values, strict=True))
         ),
     )
+
+
+def with_old_logprobs(
+    groups: Sequence[LearnerGroup], logprobs: Sequence[Sequence[torch.Tensor]]
+) -> list[LearnerGroup]:
+    """The groups with pi_old's log-probs of every response, [groups][responses]."""
+    return [
+        replace(
+            group,
+            responses=tuple(
+                replace(response, old_logprobs=tuple(logprobs_T.tolist()))
+                for response, logprobs_T in zip(group.responses, own, strict=True)
+            ),
+        )
+        for group, own in zip(groups, logprobs, strict=True)
+    ]
 
 
 def minibatches(groups: Sequence[LearnerGroup], num: int) -> list[list[LearnerGroup]]:
@@ -237,7 +256,8 @@ def _pack(row: Sequence[tuple[int, LearnerGroup]], positions: Positions) -> Micr
             token_ids.extend(response.token_ids)
     responses = [response for _, group in row for response in group.responses]
     lengths = torch.tensor([len(response.token_ids) for response in responses])
-    logprobs = [p for response in responses for p in response.sampler_logprobs]
+    sampled = [p for response in responses for p in response.sampler_logprobs]
+    old = [p for r in responses for p in r.old_logprobs or r.sampler_logprobs]
     advantages_N = torch.tensor([response.advantage for response in responses])
     return Microbatch(
         spans=tuple(_span(group) for _, group in row),
@@ -247,7 +267,8 @@ def _pack(row: Sequence[tuple[int, LearnerGroup]], positions: Positions) -> Micr
         predict_R=torch.cat(predict),
         target_R=torch.tensor([t for response in responses for t in response.token_ids]),
         response_R=torch.arange(len(responses)).repeat_interleave(lengths),
-        sampler_logprobs_R=torch.tensor(logprobs, dtype=torch.float32),
+        sampler_logprobs_R=torch.tensor(sampled, dtype=torch.float32),
+        old_logprobs_R=torch.tensor(old, dtype=torch.float32),
         advantages_R=advantages_N.repeat_interleave(lengths),
         places_N=tuple((place, r.index) for place, group in row for r in group.responses),
     )

@@ -119,6 +119,18 @@ class LossConfig(Section):
     clip_high: float | None = Field(default=None, gt=0)
     """Clip range of the ratio, 1 - low to 1 + high (for cispo high is the cap itself); None: the
     loss's own."""
+    old_logprobs: Literal["sampler", "learner"] = "sampler"
+    """pi_old: the sampler's log-probs, or the learner's own before a rollout batch's first update.
+    The latter costs a forward of all mini-batches but the first."""
+    tis_cap: float | None = Field(default=None, ge=1)
+    """With old_logprobs learner: each token's loss is weighted by min(pi_old / sampler, cap), which
+    makes up for what the two engines compute differently; None: not weighted. 2 to 5 is usual."""
+
+    @model_validator(mode="after")
+    def _tis_has_a_mismatch(self) -> LossConfig:
+        if self.tis_cap is not None and self.old_logprobs == "sampler":
+            raise ValueError("tis_cap weighs pi_old against the sampler: set old_logprobs=learner")
+        return self
 
     @property
     def clip_range(self) -> tuple[float, float]:

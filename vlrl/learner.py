@@ -14,11 +14,17 @@ from typing import Any
 
 import torch
 
-from vlrl.batch import LearnerGroup, Microbatch, denominators, microbatches
+from vlrl.batch import (
+    LearnerGroup,
+    Microbatch,
+    denominators,
+    microbatches,
+    with_old_logprobs,
+)
 from vlrl.config import LearnerConfig, LossConfig
 from vlrl.forward import TokenPredictions, predict, prompt_positions
 from vlrl.logprobs import PolicyHead
-from vlrl.losses import LOSSES, LossInputs
+from vlrl.losses import LOSSES, Denominators, LossInputs, truncated_weight
 from vlrl.models.load import check_family, freeze
 from vlrl.models.patch_embed import use_patch_projection
 from vlrl.shared_prefix import use_shared_prefix
@@ -110,15 +116,30 @@ class Learner:
         left = 1.0 if config.decay_updates is None else max(0.0, 1 - done / config.decay_updates)
         return config.lr * min(1.0, (done + 1) / (config.warmup_updates + 1)) * left
 
-    def update(self, groups: Sequence[LearnerGroup]) -> UpdateStats:
+    def updates(self, parts: Sequence[Sequence[LearnerGroup]]) -> list[UpdateStats]:
+        """The optimiser updates from a rollout batch's mini-batches, in turn.
+
+        With `loss.old_logprobs` learner, pi_old is this moment's policy: for the first mini-batch
+        its update's own forward (the ratio is 1), for the others one forward without gradient now.
+        """
+        if self.loss.old_logprobs == "sampler" or not parts:
+            return [self.update(part) for part in parts]
+        later = [with_old_logprobs(part, self.logprobs(part)) for part in parts[1:]]
+        first = self.update(parts[0], is_old=True)
+        return [first, *(self.update(part) for part in later)]
+
+    def update(self, groups: Sequence[LearnerGroup], *, is_old: bool = False) -> UpdateStats:
         """One optimiser update from one mini-batch of groups (see batch.minibatches).
+
+        is_old: the policy as it is now is pi_old; else the groups' `old_logprobs` are pi_old's, and
+        the sampler's where there are none.
 
         A gradient that isn't finite changes nothing: it is logged and counted.
 
         Raises:
             ValueError: the groups hold no response token at all, or a banned one.
         """
-        collector, work = self._backward(groups)
+        collector, work = self._backward(groups, is_old=is_old)
         self._move_gradients()
         grad_norm = float(torch.nn.utils.clip_grad_norm_(self._masters, self.config.max_grad_norm))
         lr, skipped = self.lr, not torch.isfinite(torch.tensor(grad_norm)).item()
@@ -140,6 +161,7 @@ class Learner:
             skipped=bool(skipped),
             kl=collector.kl / collector.num_tokens,
             kl_k3=collector.kl_k3 / collector.num_tokens,
+            tis_weight=collector.tis_weight,
             entropy=collector.entropy / collector.num_tokens,
             response_length=collector.num_tokens / num_responses,
             positive=collector.positive.stats(),
@@ -207,7 +229,9 @@ class Learner:
         for master, parameter in self._pairs():
             parameter.copy_(master)
 
-    def _backward(self, groups: Sequence[LearnerGroup]) -> tuple[StatsCollector, _Work]:
+    def _backward(
+        self, groups: Sequence[LearnerGroup], *, is_old: bool = False
+    ) -> tuple[StatsCollector, _Work]:
         """Add up the loss's gradient over the micro-batches."""
         divisors = denominators(groups, self._max_response_tokens)
         if not divisors.num_tokens:
@@ -215,20 +239,34 @@ class Learner:
         batches, vision = self._open(groups)
         collector, work = StatsCollector(), _Work(vision.counts)
         for batch, predictions in self._predictions(batches, vision):
-            device = predictions.logprobs_R.device
-            inputs = LossInputs(
-                learner_logprobs_R=predictions.logprobs_R,
-                sampler_logprobs_R=batch.sampler_logprobs_R.to(device),
-                advantages_R=batch.advantages_R.to(device),
-                response_R=batch.response_R.to(device),
-                num_responses=len(batch.places_N),
-                denominators=divisors,
-            )
+            inputs = self._inputs(batch, predictions.logprobs_R, divisors, is_old=is_old)
             outputs = LOSSES[self.loss.name](inputs, self.loss)
             outputs.loss.backward()
             collector.add(inputs, outputs, predictions.entropy_R)
             work.add(batch, predictions.padding_share)
         return collector, work
+
+    def _inputs(
+        self,
+        batch: Microbatch,
+        logprobs_R: torch.Tensor,
+        divisors: Denominators,
+        *,
+        is_old: bool,
+    ) -> LossInputs:
+        device, cap = logprobs_R.device, self.loss.tis_cap
+        sampler_R = batch.sampler_logprobs_R.to(device)
+        old_R = logprobs_R.detach() if is_old else batch.old_logprobs_R.to(device)
+        return LossInputs(
+            learner_logprobs_R=logprobs_R,
+            sampler_logprobs_R=sampler_R,
+            old_logprobs_R=old_R,
+            weight_R=None if cap is None else truncated_weight(old_R, sampler_R, cap),
+            advantages_R=batch.advantages_R.to(device),
+            response_R=batch.response_R.to(device),
+            num_responses=len(batch.places_N),
+            denominators=divisors,
+        )
 
     def _open(self, groups: Sequence[LearnerGroup]) -> tuple[list[Microbatch], VisionPasses]:
         """The micro-batches of one update or probe, and the way of their images."""

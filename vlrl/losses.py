@@ -4,14 +4,17 @@ A loss sees the response tokens of one micro-batch, but divides by the whole upd
 so that the sum over micro-batches is the loss of the update however it is cut. Prompt and image
 tokens are not among its inputs, so they can't carry loss.
 
-With r = exp(learner_logprob - sampler_logprob), each loss but policy_gradient has a gradient of
-the form -A * r * gate * grad(log pi); `gate` is what tells them apart.
+With r = exp(learner_logprob - old_logprob), each loss but policy_gradient has a gradient of the
+form -A * r * gate * grad(log pi); `gate` is what tells them apart. pi_old is the sampler, or what
+the learner computes for the policy that sampled; then a truncated importance weight (a constant)
+can make up for the difference of the two engines.
 
 Shapes: R response tokens of the micro-batch, N its responses.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -41,9 +44,11 @@ class LossInputs:
     """The response tokens of a micro-batch; log-probs in nats.
 
     learner_logprobs_R: the policy being trained, with gradient.
-    sampler_logprobs_R: pi_old, the policy that sampled.
+    sampler_logprobs_R: of the policy that sampled, as the sampler computed them.
     advantages_R: of the token's response.
     response_R: index of the token's response, 0 to N - 1; all tokens of a response are here.
+    old_logprobs_R: pi_old; None: the sampler's.
+    weight_R: of each token's loss, without gradient; None: 1.
     """
 
     learner_logprobs_R: torch.Tensor
@@ -52,6 +57,8 @@ class LossInputs:
     response_R: torch.Tensor
     num_responses: int
     denominators: Denominators
+    old_logprobs_R: torch.Tensor | None = None
+    weight_R: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +149,18 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+def truncated_weight(
+    old_logprobs_R: torch.Tensor, sampler_logprobs_R: torch.Tensor, cap: float
+) -> torch.Tensor:
+    """Truncated importance sampling: min(pi_old / sampler, cap) of each token.
+
+    Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
+    training". Without the cap the weighted gradient would be pi_old's own in expectation.
+    """
+    log_weight_R = old_logprobs_R.detach().float() - sampler_logprobs_R
+    return log_weight_R.clamp(max=math.log(cap)).exp()
+
+
 def _outputs(
     loss: torch.Tensor, log_ratio_R: torch.Tensor, gate_R: torch.Tensor | None
 ) -> LossOutputs:
@@ -152,7 +171,8 @@ def _log_ratio(inputs: LossInputs) -> torch.Tensor:
     """In fp32 at least; float64 stays float64."""
     learner_R = inputs.learner_logprobs_R
     learner_R = learner_R.to(torch.promote_types(learner_R.dtype, torch.float32))
-    return learner_R - inputs.sampler_logprobs_R
+    old_R = inputs.old_logprobs_R
+    return learner_R - (inputs.sampler_logprobs_R if old_R is None else old_R)
 
 
 def _exp(log_ratio: torch.Tensor) -> torch.Tensor:
@@ -186,6 +206,8 @@ def _average(
     sequence, with the sampling limit in place of every response's length.
     """
     divisors = inputs.denominators
+    if inputs.weight_R is not None:
+        losses_R = losses_R * inputs.weight_R
     if average == "token":
         return losses_R.sum() / divisors.num_tokens
     if average == "constant":

@@ -91,7 +91,7 @@ def train_step(run: Run) -> None:
     with phase("learn"):
         learnable = _learnable(run, groups)
         parts = minibatches(learnable, run.config.learner.minibatches) if learnable else []
-        updates = [run.learner.update(part) for part in parts]
+        updates = run.learner.updates(parts)
     with phase("sync"):
         if updates:
             run.sync()

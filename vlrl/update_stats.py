@@ -47,6 +47,7 @@ class UpdateStats:
         sampler minus learner log-prob, and Schulman's k3 (never negative). On a rollout batch's
         first update this is the mismatch of the two engines; later ones add how far the policy
         moved.
+    tis_weight: mean of the truncated importance weights; None where there are none.
     num_images, num_unique_images: in the prompts of all micro-batches, with repeats and without.
     num_tower_forwards, num_cached_images: images that went through the vision tower, or came from
         the cache of a frozen one. num_patches: that went through the tower.
@@ -60,6 +61,7 @@ class UpdateStats:
     skipped: bool
     kl: float
     kl_k3: float
+    tis_weight: float | None
     entropy: float
     response_length: float
     positive: SignStats | None
@@ -108,19 +110,27 @@ class StatsCollector:
     loss: float = 0.0
     kl: float = 0.0
     kl_k3: float = 0.0
+    weight: float | None = None
     entropy: float = 0.0
     num_tokens: int = 0
     positive: _SignSums = field(default_factory=_SignSums)
     negative: _SignSums = field(default_factory=_SignSums)
 
+    @property
+    def tis_weight(self) -> float | None:
+        """Mean of the importance weights, if there were any."""
+        return None if self.weight is None else self.weight / self.num_tokens
+
     def add(self, inputs: LossInputs, outputs: LossOutputs, entropy_R: torch.Tensor) -> None:
         """Count a micro-batch."""
-        log_ratio_R = outputs.log_ratio_R
+        apart_R = inputs.learner_logprobs_R.detach().float() - inputs.sampler_logprobs_R
         self.loss += float(outputs.loss.detach())
-        self.kl -= float(log_ratio_R.sum())
-        self.kl_k3 += float((log_ratio_R.clamp(max=20).exp() - 1 - log_ratio_R).sum())
+        self.kl -= float(apart_R.sum())
+        self.kl_k3 += float((apart_R.clamp(max=20).exp() - 1 - apart_R).sum())
         self.entropy += float(entropy_R.sum())
-        self.num_tokens += log_ratio_R.numel()
+        self.num_tokens += apart_R.numel()
+        if inputs.weight_R is not None:
+            self.weight = (self.weight or 0.0) + float(inputs.weight_R.sum())
         for sums, chosen_R in (
             (self.positive, inputs.advantages_R > 0),
             (self.negative, inputs.advantages_R < 0),
