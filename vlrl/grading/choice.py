@@ -9,9 +9,15 @@ from string import ascii_uppercase
 from vlrl.grading.response import clean
 from vlrl.grading.text import normalise_text, strip_text_commands
 
-_LETTER = re.compile(r"(?:option |choice |answer )?\(?([A-Za-z])\)?[.:)]?", re.IGNORECASE)
+_LETTER = re.compile(
+    r"(?:option |choice |answer )?(?:\(?([A-Za-z])\)?[.:)]?|\[([A-Za-z])\])", re.IGNORECASE
+)
 _LETTER_AND_TEXT = re.compile(r"\(?([A-Za-z])(?:\)|:|\.|\)\.|\) ?-| -)\s?(\S.*)", re.DOTALL)
-_SAID = re.compile(r"(?:option |choice )?\(?([A-Za-z])\)? is (?:correct|right|the answer)\.?", re.I)
+_SAID = re.compile(
+    r"(?:option |choice )?\(?([A-Za-z])\)? is (?:the )?"
+    r"(?:(?:correct|right|best)(?: answer| option| choice)?|answer)\.?",
+    re.IGNORECASE,
+)
 
 
 def choose(options: Sequence[str], answer: str) -> int | None:
@@ -27,7 +33,7 @@ def choose(options: Sequence[str], answer: str) -> int | None:
         return named[0]
     match = _LETTER.fullmatch(bare) or _SAID.fullmatch(bare)
     if match:
-        return _index(match[1], options)
+        return _index(match[match.lastindex or 1], options)
     match = _LETTER_AND_TEXT.fullmatch(bare)
     if match:
         index = _index(match[1], options)
@@ -37,8 +43,8 @@ def choose(options: Sequence[str], answer: str) -> int | None:
 
 
 def choose_several(options: Sequence[str], answer: str) -> frozenset[int] | None:
-    """For golds with several letters: `B, C`, `BC`, `CB`; None if there is anything else."""
-    letters = [c for c in clean(answer) if c not in " ,()."]
+    """For golds with several letters: `B, C`, `BC`, `C and B`; None if there is anything else."""
+    letters = [c for c in re.sub(r"\band\b", " ", clean(answer)) if c not in " ,;().&"]
     indices = [_index(c, options) for c in letters if c.isupper()]
     if not letters or len(indices) != len(letters) or len(set(indices)) != len(indices):
         return None

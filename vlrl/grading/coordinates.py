@@ -9,6 +9,7 @@ numbers counts, so that a guess more is a wrong number of answers. Scans are lin
 from __future__ import annotations
 
 import re
+import unicodedata
 from fractions import Fraction
 
 Group = tuple[Fraction, ...]
@@ -22,10 +23,11 @@ _PAIR = rf"\(\s{{0,9}}({_NUMBER})\s{{0,9}},\s{{0,9}}({_NUMBER})\s{{0,9}}\)"
 _TWO_PAIRS = re.compile(rf"{_PAIR}\s{{0,9}},?\s{{0,9}}{_PAIR}")
 _SQUARE = re.compile(r"\[([^\[\]]*)\]")
 _ROUND = re.compile(r"\(([^()\[\]]*)\)")
-_TAG = re.compile(r"<(?:\|?(?:box|point)(?:_start\|)?)>([^<>\[\]()]*)<")
+_TAG = re.compile(r"<(?:\|?(?:b?box|point)(?:_start\|)?)>([^<>\[\]()]*)<")
 _ATTRIBUTES = re.compile(rf'<point\s+x="({_NUMBER})"\s+y="({_NUMBER})"')
 _OBJECT = re.compile(r"\{([^{}\[\]]*)\}")
 _FIELD = re.compile(rf'\s*"([a-z]{{1,4}}[0-9]?)"\s*:\s*({_NUMBER})\s*')
+_NEGATED = re.compile(r"\bnot\s{1,3}(?:at\s{1,3}|in\s{1,3})?[\[(<]", re.IGNORECASE)
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity|\u221e)", re.IGNORECASE)
 _KEYS = {2: (("x", "y"),), 4: (("x1", "y1", "x2", "y2"), ("xmin", "ymin", "xmax", "ymax"))}
 
@@ -36,7 +38,8 @@ def read_groups(text: str, size: int) -> tuple[Group, ...] | None:
     None: brackets that don't pair up (a truncated answer), a group of another size, a number that
     isn't finite, or too many groups.
     """
-    if not _balanced(text):
+    text = unicodedata.normalize("NFKC", text)
+    if not _balanced(text) or _NEGATED.search(text):
         return None
     bare = _numbers(text.strip())
     if bare is not None:

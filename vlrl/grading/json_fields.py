@@ -21,6 +21,8 @@ MAX_EXPONENT = 400
 
 _LANGUAGE = re.compile(r"\A[a-zA-Z0-9]{0,20}[ \t]*\n")
 
+_PROSE_AFTER = re.compile(r"[.`*]{0,3}\s*\Z|\.?\s+[A-Za-z]")
+
 
 def read_json(text: str) -> tuple[object] | None:
     """The one JSON value of a text, in a tuple as it may be null; None if there is none.
@@ -79,10 +81,11 @@ def _one_value(text: str) -> str | None:
     starts = [place for place in (text.find("{"), text.find("[")) if place >= 0]
     if not starts:
         return text
-    if min(starts) == 0:
-        return text
-    end = max(text.rfind("}"), text.rfind("]"))
-    return text[min(starts) : end + 1]
+    start, end = min(starts), max(text.rfind("}"), text.rfind("]")) + 1
+    before, after = text[:start], text[end:]
+    if "//" in before or "/*" in before or "\0" in before or not _PROSE_AFTER.match(after):
+        return None
+    return text[start:end]
 
 
 def _has_value(text: str) -> bool:

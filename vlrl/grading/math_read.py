@@ -235,7 +235,7 @@ def _matrix(tokens: Sequence[Token]) -> Shape | None:
 
 
 def _ratio(parts: list[Sequence[Token]]) -> Shape | None:
-    last = _value(parts[-1])
+    last = _value(parts[-1]) if parts[-1] else None
     if not isinstance(last, Value) or len(parts) > 4:
         return None
     nodes = [tree_of(part) for part in parts[:-1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 MAX_DIGITS = 400
@@ -10,8 +11,11 @@ MAX_EXPONENT = 400
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
     *("eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen"),
-    *("nineteen", "twenty"),
+    "nineteen",
 )
+TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6}
+NUMBER_WORDS = frozenset((*WORDS, *TENS, *SCALES))
 CHINESE = "零一二三四五六七八九十"
 
 _DECIMAL = re.compile(r"([+-]?) ?([0-9]{0,400})(?:\.([0-9]{0,400}))?(?:[eE]([+-]?[0-9]{1,4}))?")
@@ -55,14 +59,38 @@ def near_number(gold: str, answer: str, relative: float = 0.0, absolute: float =
 
 
 def parse_count(text: str) -> int | None:
-    """A whole number as digits or as a word up to twenty (`three`, `三`), else None."""
+    """A whole number as digits or words (`three`, `twenty-one`, `三`), else None."""
     word = text.strip().casefold()
-    if word in WORDS:
-        return WORDS.index(word)
+    if word[:1].isalpha() and word.isascii():
+        return words_value(word.replace("-", " ").replace(" and ", " ").split())
     if len(word) == 1 and word in CHINESE:
         return CHINESE.index(word)
     value = parse_number(word) if "e" not in word else None
     return int(value) if value is not None and value.denominator == 1 else None
+
+
+def words_value(words: Sequence[str]) -> int | None:
+    """`["three", "hundred", "twenty", "one"]` -> 321; None if they aren't one number below 10^9."""
+    if not words or len(words) > 12 or not NUMBER_WORDS.issuperset(words):
+        return None
+    total, part, before = 0, 0, 10**9
+    room = 10**9  # the next word must be below this
+    for word in words:
+        if word in SCALES:
+            scale = SCALES[word]
+            if part == 0 or (scale == 100 and part > 9) or (scale > 100 and scale >= before):
+                return None
+            if scale == 100:
+                part, room = part * 100, 100
+            else:
+                total, part, before, room = total + part * scale, 0, scale, 10**9
+            continue
+        value = WORDS.index(word) if word in WORDS else 20 + 10 * TENS.index(word)
+        if value >= room or (part % 100 and room > 10) or (value == 0 and len(words) > 1):
+            return None
+        part += value
+        room = 10 if value >= 20 else 0
+    return total + part
 
 
 def _decimal(text: str) -> Fraction | None:

@@ -17,9 +17,11 @@ MAX_LINE = 300
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 _STATEMENT = re.compile(
-    r"(?:\b(?:final |correct |right )?(?:answer|option|choice) ?(?:is|are|:|=)(?![a-zA-Z]) ?:?"
+    r"(?:\b(?:final |correct |right )?(?:answer|option|choice) ?(?:is|are|would be|must be|:|=)"
+    r"(?![a-zA-Z]) ?:?|\bI (?:choose|pick|select)\b"
+    r"|^[#*]{1,6} ?(?:final )?answer[*:]{0,4}[ \t]{0,9}\n"
     r"|\banswer\*{1,2}:|\banswer:\*{1,2}|####|答案(?:是|为|:|\uff1a)|选(?:择|项)?(?:是|:|\uff1a)?)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.MULTILINE,
 )
 _NEGATED = re.compile(r"\s{0,4}(?:not\b|n't\b|neither\b|unknown\b|不)", re.IGNORECASE)
 _REASON = re.compile(
@@ -71,7 +73,7 @@ def clean(text: str) -> str:
     text = text.replace("\u2212", "-").replace("\u2013", "-")
     text = text.replace("\u2018", "'").replace("\u2019", "'")
     text = text.replace("\u201c", '"').replace("\u201d", '"').strip()
-    for mark in ("**", "__", "`", '"', "'", "*"):
+    for mark in ("**", "__", "`", '"', "'", "*", "_"):
         if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
             text = text[len(mark) : -len(mark)].strip()
     return text
