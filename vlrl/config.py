@@ -155,6 +155,9 @@ class LearnerConfig(Section):
     patches_per_microbatch: int = Field(default=65536, gt=0)
     logprob_chunk: int = Field(default=4096, gt=0)
     """Response tokens that go through the LM head at once."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's inputs and compute the rest again in the backward pass: less memory
+    for one more forward of the layers."""
     vision_cache_gib: float = Field(default=1.0, ge=0)
     """Memory of the host for a frozen vision tower's outputs, by image; 0 keeps none."""
 

@@ -27,6 +27,7 @@ from vlrl.logprobs import PolicyHead
 from vlrl.losses import LOSSES, Denominators, LossInputs, truncated_weight
 from vlrl.models.load import check_family, freeze
 from vlrl.models.patch_embed import use_patch_projection
+from vlrl.models.recompute import use_recompute
 from vlrl.shared_prefix import use_shared_prefix
 from vlrl.update_stats import StatsCollector, UpdateStats
 from vlrl.vision import VisionCounts, VisionPasses, VisionTower
@@ -87,6 +88,8 @@ class Learner:
         use_shared_prefix(model)
         use_patch_projection(model)
         freeze(model, freeze_patterns)
+        if config.gradient_checkpointing:
+            use_recompute(model)
         self.model = model.eval()
         self.config = config
         self.loss = loss

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.test_learner import accumulated
+from tests.tiny_groups import BANNED, MEDIA, mixed_groups, worst_gradient_error
+from vlrl.config import LearnerConfig, LossConfig
+from vlrl.learner import Learner
+from vlrl.models.random_tiny import TinySize, random_model
+
+DEEP = TinySize(num_layers=8, vision_depth=8)
+
+
+def learner(family: str, *, recompute: bool, freeze: tuple[str, ...] = ()) -> Learner:
+    return Learner(
+        random_model(family, DEEP, MEDIA),
+        config=LearnerConfig(gradient_checkpointing=recompute, tokens_per_microbatch=150),
+        loss=LossConfig(),
+        temperature=1.0,
+        banned_token_ids=BANNED,
+        max_response_tokens=40,
+        freeze_patterns=freeze,
+    )
+
+
+def bytes_kept(agent: Learner, run: Any) -> tuple[int, Any]:
+    """Bytes that autograd keeps for the backward passes of `run`, weights left out."""
+    own = {p.untyped_storage().data_ptr() for p in agent.model.parameters()}
+    kept: dict[int, int] = {}
+    alive: list[torch.Tensor] = []  # so that no storage's address is used twice
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = run()
+    return sum(kept.values()), result
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_the_same_gradients_from_a_fraction_of_the_memory(family: str) -> None:
+    plain, lean = (learner(family, recompute=on) for on in (False, True))
+    groups = mixed_groups(plain.model)
+    kept, (loss, expected) = bytes_kept(plain, lambda: accumulated(plain, groups))
+    kept_lean, (loss_lean, found) = bytes_kept(lean, lambda: accumulated(lean, groups))
+    assert loss_lean == pytest.approx(loss, abs=1e-6)
+    assert worst_gradient_error(found, expected) < 1e-6
+    assert kept_lean < kept / 4
+
+
+def test_frozen_parts_and_log_probs_are_as_before() -> None:
+    freeze = ("model.visual.blocks.0.*", "model.language_model.layers.0.*", "*embed_tokens*")
+    plain, lean = (learner("qwen3_vl", recompute=on, freeze=freeze) for on in (False, True))
+    groups = mixed_groups(plain.model)
+    _, expected = accumulated(plain, groups)
+    _, found = accumulated(lean, groups)
+    assert worst_gradient_error(found, expected) < 1e-6
+    for one, other in zip(lean.logprobs(groups), plain.logprobs(groups), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_parameters_keep_their_names() -> None:
+    names = [
+        [name for name, _ in learner("qwen3_vl", recompute=on).weights()] for on in (True, False)
+    ]
+    assert names[0] == names[1]
