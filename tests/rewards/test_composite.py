@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.builtin import small_config
 from vlrl.advantage import group_advantages
@@ -145,3 +147,24 @@ def test_masked_attempts_count_in_evals_and_not_in_advantages() -> None:
     assert advantages is not None and len(advantages) == 3
     assert sum(advantages) == pytest.approx(0.0)
     assert score_domain([group]).pass_at_1.mean == 0.5
+
+
+def test_the_example_of_the_docs_is_a_config() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "rewards.md"
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    mixture = {
+        "coding": {"share": 0.5, "recipes": ["mbpp"]},
+        "math_qa": {"share": 0.5, "recipes": ["gsm8k"]},
+    }
+    config = parse({"steps": 1, "data": {"mixture": mixture}, **yaml.safe_load(example)})
+    found = open_rules(config)
+    assert found.recipes["gsm8k"].weights == {
+        "correct": 1.0,
+        "boxed": 0.1,
+        "think": 0.1,
+        "overlong": 0.5,
+    }
+    assert (found.recipes["gsm8k"].truncated, found.domains["coding"].truncated) == (
+        "score",
+        "mask",
+    )
