@@ -195,7 +195,7 @@ class EvalConfig(Section):
     at_end: bool = True
 
 
-Weight = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Truncated = Literal["score", "zero", "mask"]
 
 

@@ -93,6 +93,7 @@ def test_recipes_depart_from_domains_and_domains_from_the_general_rule() -> None
         ({"recipes": {"chain_sums": {}}}, "did you mean 'chain_sum'?"),
         ({"recipes": {"gsm8k": {}}}, "'rewards.recipes.gsm8k': nothing in data.mixture"),
         ({"boxed": -0.1}, "key 'rewards.boxed'"),
+        ({"boxed": float("inf")}, "key 'rewards.boxed'"),
         ({"truncated": "drop"}, "key 'rewards.truncated'"),
         ({"correct": 0.0}, "key 'rewards': every part's weight is 0"),
         ({"overlong": 1.0, "overlong_buffer": 101}, "101 is more than sampler.max_tokens=100"),
