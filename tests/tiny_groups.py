@@ -17,7 +17,7 @@ from vlrl.forward import predict, prompt_positions
 from vlrl.images import ImageFeatures
 from vlrl.logprobs import PolicyHead
 from vlrl.models.random_tiny import MediaTokens, TinySize, random_model
-from vlrl.shared_prefix import use_shared_prefix
+from vlrl.shared_prefix import Kernel, use_shared_prefix
 
 MEDIA = MediaTokens(vision_start=500, vision_end=501, image=502, video=503)
 BANNED = (500, 501, 502, 503)
@@ -96,7 +96,11 @@ def mixed_groups(model: Any, seed: int = 0) -> list[LearnerGroup]:
 
 
 def packed_logprobs(
-    model: Any, groups: Sequence[LearnerGroup], max_tokens: int = HUGE, max_patches: int = HUGE
+    model: Any,
+    groups: Sequence[LearnerGroup],
+    max_tokens: int = HUGE,
+    max_patches: int = HUGE,
+    kernel: Kernel = "auto",
 ) -> dict[tuple[int, int], torch.Tensor]:
     """Log-probs by (group, response) through packed micro-batches, with gradient."""
     found: dict[tuple[int, int], torch.Tensor] = {}
@@ -104,7 +108,7 @@ def packed_logprobs(
     for batch in microbatches(
         groups, max_tokens=max_tokens, max_patches=max_patches, positions=positions
     ):
-        logprobs_R = predict(model, batch, HEAD).logprobs_R
+        logprobs_R = predict(model, batch, HEAD, kernel=kernel).logprobs_R
         for row, place in enumerate(batch.places_N):
             found[place] = logprobs_R[batch.response_R == row]
     return found

@@ -18,7 +18,7 @@ import torch
 from vlrl.batch import Microbatch
 from vlrl.images import ImageFeatures
 from vlrl.logprobs import PolicyHead, token_logprobs
-from vlrl.shared_prefix import build_layout
+from vlrl.shared_prefix import Kernel, row_layout
 from vlrl.vision import ImageEmbeddings, run_tower, unique
 
 
@@ -36,10 +36,13 @@ def predict(
     batch: Microbatch,
     head: PolicyHead,
     images: Sequence[ImageEmbeddings] | None = None,
+    *,
+    kernel: Kernel = "auto",
 ) -> TokenPredictions:
     """What the policy thought of each response token.
 
     images: the embeddings of `batch.images`; None: the tower runs here, once for each of them.
+    kernel: of attention (see shared_prefix.row_layout).
 
     Raises:
         ValueError: a response holds a banned token, which the policy can't have sampled.
@@ -51,7 +54,7 @@ def predict(
             "not sample media tokens"
         )
     device = model.get_input_embeddings().weight.device
-    layout = build_layout(batch.spans, dtype=model.dtype, device=device)
+    layout = row_layout(batch.spans, dtype=model.dtype, device=device, kernel=kernel)
     if images is None:
         images = _embed(model, batch)
     output = model.model.language_model(

@@ -2,9 +2,11 @@
 
 A micro-batch is one row: [prompt][response 1]...[response G] of a group, then the next group. Every
 token-wise part of the model runs on exactly these T tokens. Attention is the only part that has to
-know, so it alone is replaced (transformers' AttentionInterface, text model only): queries, keys and
-values are gathered into a few padded buckets, prompts attend causally, responses attend to their
-prompt's keys followed by their own, and the outputs go back to their places in the row.
+know (and recurrent layers, see recurrent.py), so it alone is replaced (transformers'
+AttentionInterface, text model only). On a CPU, queries, keys and values are gathered into a few
+padded buckets, prompts attend causally, responses attend to their prompt's keys followed by their
+own, and the outputs go back to their places in the row. On a GPU one block-sparse kernel does it
+(flex_prefix.py).
 
 Shapes: T tokens of the row, S slots of all buckets, N rows of a bucket, P prompt and R response
 length of a bucket, H heads, K key-value heads, D head size.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
@@ -22,22 +24,14 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vlrl.flex_prefix import FlexLayout, build_flex_layout, flex_prefix_attention
+from vlrl.recurrent import use_sequences
+from vlrl.spans import GroupSpan
+
+Kernel = Literal["auto", "buckets", "flex"]
 ATTENTION_NAME = "vlrl_shared_prefix"
 BUCKET_SLACK = 1.25
 """A bucket's longest row is at most this times its shortest (plus 16 tokens)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroupSpan:
-    """Where a group lies in the row: its prompt's length, then its responses' (none empty)."""
-
-    prompt_length: int
-    response_lengths: tuple[int, ...]
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that the group takes in the row."""
-        return self.prompt_length + sum(self.response_lengths)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +61,11 @@ class ResponseBucket:
 class Layout:
     """How the T tokens of a row are laid out in the buckets' S slots, prompts' buckets first.
 
+    spans: the row's groups.
     token_S: the token of each slot (padding: any). slot_T: the slot of each token.
     """
 
+    spans: tuple[GroupSpan, ...]
     prompts: tuple[PromptBucket, ...]
     responses: tuple[ResponseBucket, ...]
     token_S: torch.Tensor
@@ -119,11 +115,24 @@ def build_layout(spans: Sequence[GroupSpan], *, dtype: torch.dtype, device: torc
             )
     token_S, slot_T = slots.maps()
     return Layout(
+        spans=tuple(spans),
         prompts=tuple(prompt_buckets),
         responses=tuple(response_buckets),
         token_S=token_S.to(device),
         slot_T=slot_T.to(device),
     )
+
+
+def row_layout(
+    spans: Sequence[GroupSpan], *, dtype: torch.dtype, device: torch.device, kernel: Kernel = "auto"
+) -> Layout | FlexLayout:
+    """What a model with `use_shared_prefix` is given as `shared_prefix` with a row of groups.
+
+    `kernel` auto: flex on a GPU, buckets elsewhere. `dtype` is that of the attention's queries.
+    """
+    if kernel == "flex" or (kernel == "auto" and device.type == "cuda"):
+        return build_flex_layout(spans, device=device)
+    return build_layout(spans, dtype=dtype, device=device)
 
 
 def use_shared_prefix(model: Any) -> None:
@@ -136,6 +145,7 @@ def use_shared_prefix(model: Any) -> None:
     model.set_attn_implementation(
         {"": "sdpa", "text_config": ATTENTION_NAME, "vision_config": "sdpa"}
     )
+    use_sequences(model)
 
 
 def shared_prefix_attention(
@@ -145,13 +155,15 @@ def shared_prefix_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     *,
-    shared_prefix: Layout | None = None,
+    shared_prefix: Layout | FlexLayout | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a layer calls: query [1, H, T, D], key and value [1, K, T, D] -> [1, T, H, D]."""
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     layout, scale = shared_prefix, kwargs.get("scaling")
+    if isinstance(layout, FlexLayout):
+        return flex_prefix_attention(query, key, value, layout, scale), None
     q, k, v = (_to_buckets(x[0].transpose(0, 1), layout) for x in (query, key, value))
     num_prompts = len(layout.prompts)
     outputs = [_attend(q[i], k[i], v[i], None, scale) for i in range(num_prompts)]

@@ -15,7 +15,7 @@ from transformers.utils import logging as hf_logging
 from vlrl.models.experts import TRANSPOSED_FAMILIES, as_released, has_square_experts
 from vlrl.shared_prefix import use_shared_prefix
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """`model_type`s whose packed forward is known to be exact."""
 BUILTIN_ROOT = Path(__file__).resolve().parent
 """A folder in here with a config.json is a built-in checkpoint."""
