@@ -4,7 +4,7 @@ import pytest
 
 from tests.tasks.responses import grade, row
 from vlrl.tasks import TASKS, RowError
-from vlrl.types import Choice, Status
+from vlrl.types import Boxes, Choice, NearNumber, Status
 
 OPTIONS = ("red", "blue", "green")
 
@@ -72,3 +72,29 @@ def test_logic_assignments() -> None:
 def test_logic_evaluates_nothing() -> None:
     assert grade("logic", row("42"), "42.0").correct
     assert not grade("logic", row("42"), "6*7").correct
+
+
+@pytest.mark.parametrize("domain", ["image_qa", "logic"])
+@pytest.mark.parametrize(
+    "answer",
+    ["0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, yes, no, A, B, C, D", "\u200b", "}{\n{", "."],
+)
+def test_golds_that_mean_nothing(domain: str, answer: str) -> None:
+    with pytest.raises(RowError):
+        TASKS[domain].problem(row(answer))
+
+
+@pytest.mark.parametrize("domain", ["image_qa", "logic"])
+@pytest.mark.parametrize("answer", ["0", "zero", "0.0", "yes", "] ) }", "a b c", "(A)", "C++"])
+def test_golds_that_can_be_judged(domain: str, answer: str) -> None:
+    assert TASKS[domain].problem(row(answer)).answer == answer
+
+
+@pytest.mark.parametrize("domain", ["image_qa", "logic"])
+def test_forms_are_judged_alike_in_every_task(domain: str) -> None:
+    gold = Boxes(boxes=((10, 10, 110, 110),))
+    assert grade(domain, row(gold), "[10, 10, 110, 112]").correct
+    assert "too far off" in grade(domain, row(gold), "[60, 10, 110, 112]").note
+    assert grade(domain, row(gold), "There is no cat.").status is Status.UNPARSABLE
+    with pytest.raises(RowError, match="0 would be correct"):
+        TASKS[domain].problem(row(NearNumber(value="0.1", absolute=1)))

@@ -14,6 +14,7 @@ from fractions import Fraction
 
 Group = tuple[Fraction, ...]
 
+MAX_CHARACTERS = 1 << 14
 MAX_GROUPS = 256
 """More groups than this are no answer."""
 
@@ -38,8 +39,10 @@ def read_groups(text: str, size: int) -> tuple[Group, ...] | None:
     None: brackets that don't pair up (a truncated answer), a group of another size, a number that
     isn't finite, or too many groups.
     """
+    if len(text) > MAX_CHARACTERS:
+        return None
     text = unicodedata.normalize("NFKC", text)
-    if not _balanced(text) or _NEGATED.search(text):
+    if len(text) > MAX_CHARACTERS or not _balanced(text) or _NEGATED.search(text):
         return None
     bare = _numbers(text.strip())
     if bare is not None:

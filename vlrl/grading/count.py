@@ -8,37 +8,10 @@ from vlrl.grading.number import NUMBER_WORDS, parse_count, words_value
 from vlrl.grading.response import bare_answer, clean, final_answer
 
 _TOKEN = re.compile(r"[0-9][0-9.,]{0,400}|[^\W\d_]{1,40}")
-_REFUSED = frozenset(
-    (
-        "dozen",
-        "half",
-        "or",
-        "between",
-        "no",
-        "not",
-        "least",
-        "most",
-        "more",
-        "less",
-        "fewer",
-        "over",
-        "under",
-        "about",
-        "around",
-        "roughly",
-        "approximately",
-        "nearly",
-        "almost",
-        "than",
-        "maybe",
-        "perhaps",
-        "might",
-        "could",
-        "either",
-        "neither",
-        "exceeds",
-    )
-)
+_BOUNDS = ("between", "least", "most", "more", "less", "fewer", "over", "under", "than", "exceeds")
+_GUESSES = ("about", "around", "roughly", "approximately", "nearly", "almost", "maybe", "perhaps")
+_OTHERS = ("dozen", "half", "or", "no", "not", "might", "could", "either", "neither")
+_REFUSED = frozenset((*_BOUNDS, *_GUESSES, *_OTHERS))
 """Words with which a number is a bound, a guess or another number."""
 _NOT_PLAIN = re.compile(r"[<>~%?/+^=\u2248\u2264\u2265\u00b1]|n't\b|[-.][0-9]|[0-9]-")
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u2070-\u209f\u00bc-\u00be\u2150-\u218f]")

@@ -27,6 +27,9 @@ _NEGATED = re.compile(r"\s{0,4}(?:not\b|n't\b|neither\b|unknown\b|不)", re.IGNO
 _REASON = re.compile(
     r",? (?:because|since|as|so that|which|but|and not|rather than)\b|, not\b|[。\uff1b]"
 )
+_FILLER = re.compile(
+    r"\A(?:therefore|thus|hence|exactly|simply|just|indeed|clearly|equal to|given by),? {1,3}"
+)
 _ZERO_WIDTH = {ord(c): None for c in "\u200b\u200c\u200d\u2060\ufeff"}
 
 
@@ -96,7 +99,7 @@ def _some(text: str | None) -> str | None:
 
 def _braced(text: str, start: int) -> str | None:
     """Contents of the braces that open at `start`, blanks before them allowed."""
-    while start < len(text) and text[start] in " \t":
+    while start < len(text) and text[start] in " \t\n":
         start += 1
     if start >= len(text) or text[start] != "{":
         return None
@@ -132,7 +135,10 @@ def _last_statement(text: str) -> str | None:
     rest = text[last.end() : last.end() + MAX_ANSWER].lstrip(" \t*")
     if _NEGATED.match(rest):
         return None
-    line = rest.lstrip().split("\n", 1)[0]
+    rest = _FILLER.sub("", rest.lstrip(), count=1)
+    if _NEGATED.match(rest):
+        return None
+    line = rest.split("\n", 1)[0]
     reason = _REASON.search(line)
     if reason:
         line = line[: reason.start()]
