@@ -63,6 +63,34 @@ def train(
     run_training(cfg, resume=resume)
 
 
+@app.command()
+def plan(
+    config: Annotated[str, typer.Argument(help="A YAML file or a preset's name.")],
+    overrides: Overrides = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs.")] = 1,
+    memory: Annotated[float, typer.Option(min=1, help="Memory of each in GiB.")] = 80.0,
+    all_models: Annotated[
+        bool, typer.Option("--all-models", help="A line for each model whose shape is known.")
+    ] = False,
+) -> None:
+    """Say from shapes alone whether a run fits on GPUs; exit 1 if it doesn't. Needs no GPU.
+
+    [bold]Example[/bold]
+
+    vlrl plan my.yaml model.path=Qwen/Qwen3-VL-8B-Instruct --gpus 8 --memory 80
+    """
+    from rich.console import Console
+
+    from vlrl.config import load
+    from vlrl.plan.show import plan as show_plan
+    from vlrl.resources import find_yaml
+
+    cfg = load(find_yaml(config, "presets"), overrides or [])
+    console = Console(highlight=False)
+    fits = show_plan(cfg, num_gpus=gpus, memory_gib=memory, console=console, all_models=all_models)
+    raise typer.Exit(0 if fits else 1)
+
+
 @app.command("eval")
 def evaluate(
     model: Model,

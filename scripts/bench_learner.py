@@ -1,0 +1,172 @@
+"""The learner's forward, backward and step beside plain transformers and TRL's own loss path.
+
+The same random model, prompts, images, responses and advantages go through (a) `padded`: whole
+sequences, one at a time, plain transformers (`padded_group`: a group's at once); (b) `trl`: TRL
+1.16.0's GRPOTrainer, its SAPO loss; (c) `vlrl`: the Learner. Each runs in a process of its own, so
+that peak memory doesn't mix; the gradients of (a) must be (c)'s, so that the work is the same.
+TRL wants the extra `bench`.
+
+    python scripts/bench_learner.py --json bench.json              # this machine's devices
+    python scripts/bench_learner.py --device cpu --scaling         # cost by G and by length
+    python scripts/bench_learner.py --device cuda --prompts 4      # Qwen3-VL-2B's shape, bfloat16
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from learner_floor import floors
+from learner_job import Job, cpu_job, cuda_job, job_from_json
+from learner_measure import measure_scaling, measure_side
+from learner_sides import SIDES
+from learner_tables import show_device, show_scaling
+from rich.console import Console
+from safetensors.torch import load_file
+
+TOLERANCE = {"float32": 1e-5}
+"""Of a parameter's gradient, relative to its norm. bfloat16 has none: gradients aren't compared."""
+
+
+def in_own_process(job: Job, what: str, folder: Path) -> dict[str, Any]:
+    """What `measure` wrote there.
+
+    Raises:
+        RuntimeError: that process failed; its last words.
+    """
+    command = [sys.executable, __file__, "--measure", what, "--job", json.dumps(asdict(job))]
+    command += ["--folder", str(folder)]
+    # Idle threads that sleep: spinning ones make a busy machine several times slower.
+    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
+        raise RuntimeError(f"{what} on {job.device} failed:\n{tail}")
+    return json.loads((folder / f"{what}.json").read_text(encoding="utf-8"))
+
+
+def measure(what: str, job: Job, folder: Path) -> None:
+    """In the process of its own: one side, the floors, or vlrl's scaling."""
+    if what == "scaling":
+        result = measure_scaling(job)
+    elif what == "floors":
+        result = floors(job)
+    else:
+        gradients = folder / f"{what}.safetensors" if job.dtype in TOLERANCE else None
+        result = measure_side(what, job, gradients)
+    (folder / f"{what}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def compare(job: Job, sides: list[str], folder: Path) -> dict[str, Any]:
+    """All sides on one device, what they cost, and their ratios to vlrl."""
+    results = {name: in_own_process(job, name, folder) for name in sides}
+    vlrl = results["vlrl"]
+    summary: dict[str, Any] = {"tokens_per_s": vlrl["tokens_per_s"]}
+    for name in sides:
+        if name != "vlrl":
+            side = results[name]
+            speedup = side["forward_backward_s"] / vlrl["forward_backward_s"]
+            summary[f"speedup_vs_{name}"] = round(speedup, 2)
+            memory = vlrl["peak_memory_mib"] / side["peak_memory_mib"]
+            summary[f"peak_memory_vs_{name}"] = round(memory, 3)
+    summary["counters"] = {name: side.pop("counters") for name, side in results.items()}
+    summary["sides"] = results
+    summary["gradient_errors"] = gradient_errors(job, sides, folder)
+    summary["floors"] = in_own_process(job, "floors", folder)
+    summary["job"] = asdict(job)
+    return summary
+
+
+def gradient_errors(job: Job, sides: list[str], folder: Path) -> dict[str, float]:
+    """Each side's largest difference to vlrl's gradient: of a parameter, relative to its norm.
+
+    Raises:
+        RuntimeError: more than TOLERANCE for `padded`: the sides don't do the same work.
+    """
+    if job.dtype not in TOLERANCE:
+        return {}
+    ours = load_file(folder / "vlrl.safetensors")
+    errors: dict[str, float] = {}
+    for name in sides:
+        if name == "vlrl":
+            continue
+        theirs = load_file(folder / f"{name}.safetensors")
+        errors[name] = worst_error(ours, theirs)
+        if name == "padded" and not errors[name] <= TOLERANCE[job.dtype]:
+            raise RuntimeError(f"gradients differ from {name}'s by {errors[name]:.1e}")
+    return errors
+
+
+def worst_error(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> float:
+    """Norms under 1e-6 of the largest count as that: gradients that are zero but for rounding."""
+    if found.keys() != expected.keys():
+        raise RuntimeError(f"gradients of other parameters: {found.keys() ^ expected.keys()}")
+    floor = 1e-6 * max(float(g.norm()) for g in expected.values())
+    return max(
+        float((found[n] - expected[n]).norm()) / max(float(expected[n].norm()), floor)
+        for n in expected
+    )
+
+
+def jobs(args: argparse.Namespace) -> list[Job]:
+    """One for each device asked for, or for each that there is."""
+    devices = args.device or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    names = ("prompts", "responses", "response_tokens", "image_side", "trl_rows")
+    changes = {name: getattr(args, name) for name in (*names, "steps", "model")}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    changes |= {
+        "trl_gradient_checkpointing": args.trl_gradient_checkpointing,
+        "vlrl_settings": tuple(args.set),
+    }
+    return [cpu_job(**changes) if device == "cpu" else cuda_job(**changes) for device in devices]
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--device", nargs="+", choices=["cpu", "cuda"], help="default: all")
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--scaling", action="store_true", help="also vlrl's cost by G and length")
+    parser.add_argument("--model", help="tiny, or a shape of vlrl (vlrl/plan/shapes)")
+    for name in ("prompts", "responses", "response-tokens", "image-side", "steps"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--trl-rows", type=int, help="sequences at once of `trl` (8, its default)")
+    parser.add_argument("--trl-gradient-checkpointing", action="store_true", help="its default")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="learner keys")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    args = parser().parse_args()
+    if args.measure:
+        measure(args.measure, job_from_json(args.job), args.folder)
+        return
+    sides = [name for name in SIDES if name in {*args.sides, "vlrl"}]
+    console = Console(highlight=False, width=130)
+    results: dict[str, Any] = {}
+    for job in jobs(args):
+        with tempfile.TemporaryDirectory() as name:
+            results[job.device] = compare(job, sides, Path(name))
+            show_device(job, results[job.device], console)
+            if args.scaling:
+                alone = replace(job, prompts=1)
+                scaling = in_own_process(alone, "scaling", Path(name))
+                results[job.device]["scaling"] = scaling
+                show_scaling(scaling, console)
+    if args.json:
+        args.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""One side of the learner bench, measured: runs in a process of its own."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from learner_job import Job, make_groups, make_model
+from learner_meter import Meter, PeakMemory, sync
+from learner_sides import Side, make_side
+from safetensors.torch import save_file
+
+GROUP_SIZES = (2, 4, 8, 16, 32)
+LENGTHS = (32, 64, 128, 256)
+
+
+def measure_side(name: str, job: Job, gradients: Path | None) -> dict[str, Any]:
+    """Medians of the job's steps; memory of the first; phases and counters of one more.
+
+    peak_memory_mib: of inputs, forward and backward, above the model and its optimiser.
+    peak_step_mib: the same with the optimiser's first step, which makes its state.
+    gradients: the file that the first step's gradients go to, by the parameters' names.
+    """
+    model = make_model(job)
+    groups = make_groups(job)
+    first = FirstStep(model, job.device, gradients)
+    meter = Meter(model, job.device, first.before_optimiser)
+    _warm_up(name, model, job)
+    side = make_side(name, model, job)
+    first.begin()
+    side.prepare(groups)
+    times = [_step(side, meter, job, detailed=False)]
+    peak_step_mib = first.memory.mib()
+    times += [_step(side, meter, job, detailed=False) for _ in range(job.warm_up + job.steps - 1)]
+    timed = times[job.warm_up :] or times
+    forward_backward_s, step_s = (statistics.median(column) for column in zip(*timed, strict=True))
+    _, detailed_s = _step(side, meter, job, detailed=True)
+    return {
+        "forward_backward_s": forward_backward_s,
+        "step_s": step_s,
+        "steps_s": [round(total, 4) for _, total in timed],
+        "tokens_per_s": job.num_response_tokens / forward_backward_s,
+        "phases": meter.phases(detailed_s),
+        "peak_memory_mib": first.peak_mib,
+        "peak_step_mib": peak_step_mib,
+        "counters": dict(meter.counters),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def measure_scaling(job: Job) -> dict[str, Any]:
+    """vlrl's seconds for one prompt by number of responses and by their length."""
+    model = make_model(job)
+    meter = Meter(model, job.device, lambda: None)
+
+    def seconds(changed: Job) -> float:
+        side = make_side("vlrl", model, changed)
+        side.prepare(make_groups(changed))
+        steps = [_step(side, meter, changed, detailed=False) for _ in range(1 + changed.steps)]
+        return statistics.median(fb for fb, _ in steps[1:])
+
+    seconds(job)
+    return {
+        "by_responses": {g: seconds(replace(job, responses=g)) for g in GROUP_SIZES},
+        "by_length": {n: seconds(replace(job, response_tokens=n)) for n in LENGTHS},
+        "responses": job.responses,
+        "response_tokens": job.response_tokens,
+        "prompt_tokens": job.prompt_tokens,
+    }
+
+
+class FirstStep:
+    """Takes peak memory and gradients of one step, when its optimiser is about to step."""
+
+    def __init__(self, model: Any, device: str, path: Path | None) -> None:
+        self.model, self.device, self.path = model, device, path
+        self.wanted = False
+        self.peak_mib = 0.0
+
+    def begin(self) -> None:
+        self.wanted = True
+        self.memory = PeakMemory(self.device)
+
+    def before_optimiser(self) -> None:
+        if not self.wanted:
+            return
+        self.wanted = False
+        self.peak_mib = self.memory.mib()
+        if self.path is not None:
+            named = {n: p.grad for n, p in self.model.named_parameters() if p.grad is not None}
+            save_file({n: g.contiguous().cpu() for n, g in named.items()}, self.path)
+
+
+def _warm_up(name: str, model: Any, job: Job) -> None:
+    """A few tokens through the same code: libraries load, kernels and threads start."""
+    small = replace(job, prompts=1, response_tokens=4, image_side=64, text_tokens=4, lr=0.0)
+    small = replace(small, vlrl_settings=(*job.vlrl_settings, "lr=1e-30"))
+    side = make_side(name, model, small)
+    side.prepare(make_groups(small))
+    side.update()
+
+
+def _step(side: Side, meter: Meter, job: Job, *, detailed: bool) -> tuple[float, float]:
+    """Seconds of forward and backward, and of the whole step."""
+    meter.reset(detailed=detailed)
+    meter.begin_step()
+    side.update()
+    sync(job.device)
+    return meter.forward_backward_s, time.perf_counter() - meter.step_begun

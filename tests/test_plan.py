@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.tiny_groups import HEAD, HUGE, group, image, tiny_model
+from vlrl.batch import Microbatch, microbatches
+from vlrl.cli import app
+from vlrl.config import RunConfig, parse
+from vlrl.forward import predict, prompt_positions
+from vlrl.models.patch_embed import use_patch_projection
+from vlrl.plan.activations import microbatch_bytes
+from vlrl.plan.estimate import GIB, Machine, Plan, make_plans, unfit
+from vlrl.plan.model import meta_policy
+from vlrl.plan.shapes import shape_name, shape_names
+from vlrl.plan.sizes import PlanError, sizes_of
+
+PROMPT_TEXT, RESPONSES = 40, (16, 30, 16, 7)
+
+
+def microbatch(model: Any) -> Microbatch:
+    rng = torch.Generator().manual_seed(0)
+    g = group(rng, prompt=PROMPT_TEXT, responses=RESPONSES, images=[image(model, 8, 12, rng)])
+    (batch,) = microbatches(
+        [g], max_tokens=HUGE, max_patches=HUGE, positions=partial(prompt_positions, model)
+    )
+    return batch
+
+
+def saved_bytes(model: Any, batch: Microbatch) -> int:
+    """What autograd keeps of a forward pass, each storage once, parameters not counted."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        pointer = tensor.untyped_storage().data_ptr()
+        if pointer not in parameters:
+            kept[pointer] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        predict(model, batch, HEAD)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def test_activations_are_what_autograd_saves(family: str, dtype: torch.dtype) -> None:
+    model = tiny_model(family).to(dtype)
+    use_patch_projection(model)
+    batch = microbatch(model)
+    prompt = batch.spans[0].prompt_length
+    estimate = microbatch_bytes(
+        sizes_of(model.config),
+        torch.finfo(dtype).bits // 8,
+        tokens=batch.token_ids_T.numel(),
+        patches=8 * 12,
+        # Responses are padded to the longest of their bucket.
+        copied_keys=sum(prompt + length for length in RESPONSES),
+    )
+    assert estimate == pytest.approx(saved_bytes(model, batch), rel=0.1)
+
+
+PUBLISHED = {
+    "qwen2.5-vl-3b": 3_754_622_976,
+    "qwen2.5-vl-7b": 8_292_166_656,
+    "qwen3-vl-2b": 2_127_532_032,
+    "qwen3-vl-4b": 4_437_815_808,
+    "qwen3-vl-8b": 8_767_123_696,
+    "qwen3-vl-30b-a3b": 31_070_754_032,
+}
+"""Half of each released checkpoint's bytes in bfloat16 (`total_size` of its safetensors index)."""
+
+
+def test_every_shape_has_the_published_number_of_parameters() -> None:
+    assert shape_names() == sorted(PUBLISHED)
+    for name, published in PUBLISHED.items():
+        assert sum(p.numel() for p in meta_policy(name).parameters()) == published, name
+
+
+def test_hub_ids_mean_shapes() -> None:
+    assert shape_name("Qwen/Qwen3-VL-30B-A3B-Thinking") == "qwen3-vl-30b-a3b"
+    assert shape_name("Qwen/Qwen2.5-VL-7B-Instruct") == "qwen2.5-vl-7b"
+    assert shape_name("Qwen/Qwen2.5-VL-7B-Instruct-AWQ") is None
+    assert shape_name("tiny-qwen3-vl") is None
+
+
+def config(**learner: Any) -> RunConfig:
+    return parse(
+        {
+            "model": {"path": "qwen3-vl-2b"},
+            "data": {
+                "mixture": {"math_qa": {"share": 1, "recipes": ["gsm8k"]}},
+                "max_prompt_tokens": 1500,
+            },
+            "sampler": {"max_tokens": 500},
+            "learner": learner,
+            "steps": 1,
+        }
+    )
+
+
+def plans(
+    gib: float, num_gpus: int = 1, freeze: tuple[str, ...] = (), **learner: Any
+) -> list[Plan]:
+    machine = Machine(num_gpus=num_gpus, memory_bytes=int(gib * GIB))
+    model = meta_policy("qwen3-vl-2b", freeze)
+    return make_plans(config(**learner), model, machine, dtype="bfloat16")
+
+
+def test_fixed_parts_by_hand() -> None:
+    """bf16 weights and gradients, fp32 copies and moments; keys of 28 layers, 8 heads of 128."""
+    plain, checkpointed = plans(80)
+    num = PUBLISHED["qwen3-vl-2b"]
+    for one in (plain, checkpointed):
+        learner = one.learner
+        fixed = (learner.weights, learner.masters, learner.optimizer, learner.gradients)
+        assert fixed == (2 * num, 4 * num, 8 * num, 2 * num)
+    assert checkpointed.learner.activations < plain.learner.activations / 8
+    sampler = plain.sampler
+    assert sampler.kv_bytes_per_token == 28 * 2 * 8 * 128 * 2
+    assert sampler.kv_cache == int(80 * GIB * 0.45) - 2 * num - GIB
+    assert sampler.sequences == sampler.kv_cache // sampler.kv_bytes_per_token // 2000
+
+
+def test_what_is_frozen_or_sharded_costs_less() -> None:
+    plain, _, sharded, _ = plans(80, num_gpus=8)
+    assert sharded.learner.optimizer * 8 == pytest.approx(plain.learner.optimizer)
+    assert sharded.learner.activations == plain.learner.activations
+    frozen, _ = plans(80, freeze=("model.visual.*",))
+    assert frozen.parameters.trained < plain.parameters.trained
+    assert frozen.learner.activations < plain.learner.activations
+    assert frozen.learner.weights == plain.learner.weights
+
+
+def test_the_largest_microbatch_fits_and_one_more_token_does_not() -> None:
+    (_, one) = plans(140)
+    assert one.largest_microbatch > one.longest == 2000
+    at = plans(140, tokens_per_microbatch=one.largest_microbatch)[1]
+    beyond = plans(140, tokens_per_microbatch=one.largest_microbatch + 1)[1]
+    assert at.learner.peak <= at.room < beyond.learner.peak
+    assert not at.problems
+    assert [f"largest that fits is {one.largest_microbatch}" in p for p in beyond.problems] == [
+        True
+    ]
+
+
+def test_what_cannot_fit_says_what_to_change() -> None:
+    model = meta_policy("qwen3-vl-2b")
+    (problem,) = unfit(config(), model, 40 * GIB, dtype="bfloat16")
+    assert "model.freeze" in problem and "gradient_checkpointing" in problem
+    small = unfit(config(gradient_checkpointing=True), model, 8 * GIB, dtype="bfloat16")
+    assert any("vLLM has 3.6 GiB" in problem for problem in small)
+    (budget,) = unfit(config(), model, 140 * GIB, dtype="bfloat16")
+    assert "learner.tokens_per_microbatch=16384 needs" in budget
+    fits = config(gradient_checkpointing=True, tokens_per_microbatch=4096)
+    assert not unfit(fits, model, 140 * GIB, dtype="bfloat16")
+
+
+def test_an_unknown_family_is_refused() -> None:
+    model = tiny_model("qwen3_vl")
+    model.config.model_type = "llava"
+    with pytest.raises(PlanError, match="llava"):
+        sizes_of(model.config)
+
+
+def test_the_command_says_whether_it_fits(tmp_path: Any) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "model: {path: Qwen/Qwen3-VL-2B-Instruct}\n"
+        "data: {mixture: {math_qa: {share: 1, recipes: [gsm8k]}}}\nsteps: 1\n"
+    )
+    arguments = ["plan", str(path), "learner.gradient_checkpointing=true", "--memory"]
+    too_small = CliRunner().invoke(app, [*arguments, "40", "--gpus", "8"])
+    assert too_small.exit_code == 1, too_small.output
+    assert "does not fit" in too_small.output and "sharded over 8" in too_small.output
+    fits = CliRunner().invoke(app, [*arguments, "141"])
+    assert fits.exit_code == 0, fits.output
+    models = CliRunner().invoke(app, [*arguments, "80", "--all-models"])
+    assert all(name in models.output for name in PUBLISHED), models.output

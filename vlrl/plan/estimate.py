@@ -1,0 +1,274 @@
+"""What a run takes of a GPU's memory, and the largest micro-batch that fits: from shapes alone.
+
+Learner and sampler share each GPU, as in `vlrl train`: vLLM holds its share of the memory all the
+time, the learner has the rest. Two layouts: `whole`, where a GPU holds the whole model (what
+`vlrl train` does, on one GPU), and `sharded`, where weights, gradients and optimiser are cut over
+all GPUs and put together layer by layer (FSDP2's full shard).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from vlrl.config import RunConfig
+from vlrl.plan.activations import FLOAT32, head_bytes, microbatch_bytes
+from vlrl.plan.sizes import ModelSizes, sizes_of
+
+GIB = 2**30
+CONTEXT_BYTES = GIB
+"""CUDA's context, its libraries' workspaces and what the allocator can't use. A guess."""
+ENGINE_BYTES = GIB
+"""vLLM's own activations and CUDA graphs, inside its share. A guess; vLLM measures its own."""
+
+Layout = Literal["whole", "sharded"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """`num_gpus` GPUs of `memory_bytes` each."""
+
+    num_gpus: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """How many there are, how many are trained, and the most that one layer holds."""
+
+    total: int
+    trained: int
+    largest_layer: int
+    trains_vision: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnerMemory:
+    """Bytes on one GPU at the learner's two peaks: the backward pass, and the optimiser's step.
+
+    masters: fp32 copies of bf16 weights. optimizer: AdamW's two moments. gathered: layers that a
+    sharded model has put together. step: fp32 gradients and what AdamW needs for its arithmetic.
+    """
+
+    weights: int
+    masters: int
+    optimizer: int
+    gradients: int
+    gathered: int
+    activations: int
+    head: int
+    step: int
+
+    @property
+    def peak(self) -> int:
+        """The larger of the two peaks."""
+        backward = self.gradients + self.gathered + self.activations + self.head
+        return self.weights + self.masters + self.optimizer + max(backward, self.step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerMemory:
+    """vLLM on one GPU. sequences: of the longest prompt and response, at once."""
+
+    share: int
+    weights: int
+    kv_cache: int
+    kv_bytes_per_token: int
+    tokens: int
+    sequences: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One layout of a run on a machine, with gradient checkpointing or without.
+
+    longest: tokens of the longest prompt with one response, which can't be cut.
+    largest_microbatch: tokens for which all fits; 0: not even one.
+    smallest_peak: bytes of the learner with a micro-batch of `longest` tokens.
+    """
+
+    layout: Layout
+    checkpointed: bool
+    machine: Machine
+    parameters: Parameters
+    learner: LearnerMemory
+    sampler: SamplerMemory
+    budget_tokens: int
+    budget_patches: int
+    longest: int
+    largest_microbatch: int
+    smallest_peak: int
+
+    @property
+    def room(self) -> int:
+        """Bytes of one GPU that vLLM leaves to the learner."""
+        return self.machine.memory_bytes - CONTEXT_BYTES - self.sampler.share
+
+    @property
+    def problems(self) -> list[str]:
+        """Why the run can't fit, each with what to change; empty if it fits."""
+        found: list[str] = []
+        if self.sampler.sequences < 1:
+            found.append(
+                f"vLLM has {_gib(self.sampler.share)} (sampler.gpu_memory_utilization) for weights "
+                f"of {_gib(self.sampler.weights)}: no sequence of {self.longest:,} tokens fits "
+                "beside them"
+            )
+        if self.smallest_peak > self.room:
+            found.append(
+                f"the learner needs {_gib(self.smallest_peak)} for a single response and has "
+                f"{_gib(self.room)} beside vLLM: a smaller model, more frozen (model.freeze), "
+                "shorter responses (sampler.max_tokens), learner.gradient_checkpointing=true, or "
+                "less for vLLM (sampler.gpu_memory_utilization)"
+            )
+        elif self.largest_microbatch < self.budget_tokens:
+            found.append(
+                f"learner.tokens_per_microbatch={self.budget_tokens} needs "
+                f"{_gib(self.learner.peak)} and {_gib(self.room)} are there: the largest that "
+                f"fits is {self.largest_microbatch}"
+            )
+        return found
+
+
+def make_plans(cfg: RunConfig, model: Any, machine: Machine, *, dtype: str) -> list[Plan]:
+    """Both layouts (one on one GPU), each without gradient checkpointing and with it.
+
+    model: the policy on the meta device, frozen as the config says. dtype: of the weights.
+
+    Raises:
+        PlanError: a family that isn't known.
+    """
+    layouts: tuple[Layout, ...] = ("whole", "sharded") if machine.num_gpus > 1 else ("whole",)
+    planner = _Planner(
+        cfg=cfg,
+        sizes=sizes_of(model.config),
+        parameters=count_parameters(model),
+        machine=machine,
+        item=FLOAT32 if dtype == "float32" else 2,
+    )
+    return [planner.plan(layout, c) for layout in layouts for c in (False, True)]
+
+
+def unfit(cfg: RunConfig, model: Any, memory_bytes: int, *, dtype: str) -> list[str]:
+    """Why `vlrl train` can't fit on one GPU of so many bytes; empty if it can.
+
+    Raises:
+        PlanError: a family that isn't known.
+    """
+    plans = make_plans(cfg, model, Machine(num_gpus=1, memory_bytes=memory_bytes), dtype=dtype)
+    (own,) = [p for p in plans if p.checkpointed == cfg.learner.gradient_checkpointing]
+    return own.problems
+
+
+def count_parameters(model: Any) -> Parameters:
+    """Of a model on any device; tied weights count once."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    layers = [*model.model.language_model.layers, *model.model.visual.blocks]
+    tables = [p.numel() for p in model.parameters() if p.ndim == 2]
+    return Parameters(
+        total=sum(p.numel() for p in model.parameters()),
+        trained=sum(p.numel() for p in trained),
+        largest_layer=max(max(tables), *(sum(p.numel() for p in x.parameters()) for x in layers)),
+        trains_vision=any(p.requires_grad for p in model.model.visual.parameters()),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Planner:
+    cfg: RunConfig
+    sizes: ModelSizes
+    parameters: Parameters
+    machine: Machine
+    item: int
+
+    def plan(self, layout: Layout, checkpointed: bool) -> Plan:
+        learner, sampler = self.cfg.learner, self._sampler()
+        room = self.machine.memory_bytes - CONTEXT_BYTES - sampler.share
+        longest = self.cfg.data.max_prompt_tokens + self.cfg.sampler.max_tokens
+
+        merged = self.sizes.vision.merge**2
+
+        def peak(tokens: int) -> int:
+            return self._learner(layout, checkpointed, tokens, self._patches(tokens)).peak
+
+        def peak_of_one() -> int:  # neither budget cuts a prompt with one response
+            patches = self.cfg.data.max_prompt_tokens * merged
+            return self._learner(layout, checkpointed, longest, patches).peak
+
+        tokens = learner.tokens_per_microbatch
+        return Plan(
+            layout=layout,
+            checkpointed=checkpointed,
+            machine=self.machine,
+            parameters=self.parameters,
+            learner=self._learner(layout, checkpointed, tokens, self._patches(tokens)),
+            sampler=sampler,
+            budget_tokens=tokens,
+            budget_patches=self._patches(tokens),
+            longest=longest,
+            largest_microbatch=_largest(lambda tokens: peak(tokens) <= room),
+            smallest_peak=peak_of_one(),
+        )
+
+    def _learner(
+        self, layout: Layout, checkpointed: bool, tokens: int, patches: int
+    ) -> LearnerMemory:
+        parts = self.machine.num_gpus if layout == "sharded" else 1
+        total, trained = self.parameters.total // parts, self.parameters.trained // parts
+        chunk = min(self.cfg.learner.logprob_chunk, tokens)
+        head = head_bytes(self.sizes.text, self.item, chunk)
+        # The head's gradient is summed over chunks in fp32.
+        head += self.sizes.text.vocab * self.sizes.text.hidden * FLOAT32
+        return LearnerMemory(
+            weights=total * self.item,
+            masters=trained * FLOAT32 if self.item < FLOAT32 else 0,
+            optimizer=2 * trained * FLOAT32,
+            gradients=trained * self.item,
+            # The layer at work and the next one, weights and gradients.
+            gathered=0 if parts == 1 else 4 * self.parameters.largest_layer * self.item,
+            activations=microbatch_bytes(
+                self.sizes,
+                self.item,
+                tokens=tokens,
+                patches=patches,
+                checkpointed=checkpointed,
+                trains_vision=self.parameters.trains_vision,
+            ),
+            head=head,
+            step=2 * trained * FLOAT32,
+        )
+
+    def _patches(self, tokens: int) -> int:
+        """The most that a micro-batch of so many tokens can hold: it may be all images."""
+        merged = self.sizes.vision.merge**2
+        return min(self.cfg.learner.patches_per_microbatch, tokens * merged)
+
+    def _sampler(self) -> SamplerMemory:
+        text, sampler = self.sizes.text, self.cfg.sampler
+        share = int(self.machine.memory_bytes * sampler.gpu_memory_utilization)
+        weights = self.parameters.total * self.item
+        kv_bytes = 2 * text.num_layers * text.kv_size * self.item
+        cache = max(0, share - weights - ENGINE_BYTES)
+        tokens = cache // kv_bytes
+        longest = self.cfg.data.max_prompt_tokens + sampler.max_tokens
+        return SamplerMemory(
+            share=share,
+            weights=weights,
+            kv_cache=cache,
+            kv_bytes_per_token=kv_bytes,
+            tokens=tokens,
+            sequences=min(sampler.max_num_seqs, tokens // longest),
+        )
+
+
+def _largest(fits: Any, limit: int = 2**22) -> int:
+    """The largest number, up to `limit`, that fits; 0: none does. What fits is an interval."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _gib(num: int) -> str:
+    return f"{num / GIB:.1f} GiB"
