@@ -34,6 +34,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
+class LoraConfig(Section):
+    """Low-rank adapters in place of full training (needs peft)."""
+
+    rank: int = Field(default=16, gt=0)
+    alpha: float = Field(default=32.0, gt=0)
+    """The adapter's product is scaled by alpha / rank."""
+    target: tuple[str, ...] = Field(
+        default=(
+            "model.language_model.layers.*.self_attn.*_proj",
+            "model.language_model.layers.*.mlp.*_proj",
+        ),
+        min_length=1,
+    )
+    """Glob patterns of linear layers that get one; one that matches nothing is an error."""
+
+
 class ModelConfig(Section):
     """The policy."""
 
@@ -43,6 +59,14 @@ class ModelConfig(Section):
     """auto: float32 on a CPU, bfloat16 on a GPU."""
     freeze: tuple[str, ...] = ()
     """Glob patterns of parameters that are not trained; one that matches nothing is an error."""
+    lora: LoraConfig | None = None
+    """Train adapters only; the rest is frozen."""
+
+    @model_validator(mode="after")
+    def _lora_freezes(self) -> ModelConfig:
+        if self.lora and self.freeze:
+            raise ValueError("lora trains nothing but its adapters: leave out freeze")
+        return self
 
 
 class ImageConfig(Section):

@@ -26,6 +26,7 @@ from vlrl.forward import TokenPredictions, predict, prompt_positions
 from vlrl.logprobs import PolicyHead
 from vlrl.losses import LOSSES, Denominators, LossInputs, truncated_weight
 from vlrl.models.load import check_family, freeze
+from vlrl.models.lora import has_lora, merged_weights
 from vlrl.models.patch_embed import use_patch_projection
 from vlrl.models.recompute import use_recompute
 from vlrl.shared_prefix import use_shared_prefix
@@ -61,7 +62,8 @@ class Learner:
 
     `model` is a Qwen-VL model of transformers; its text part is given the shared-prefix attention,
     its vision tower a matrix product in place of a convolution, and it stays in eval mode, because
-    dropout would make it another policy than the sampler's.
+    dropout would make it another policy than the sampler's. If it has adapters (models/lora.py),
+    these alone are trained, and `freeze_patterns` are not read.
     `temperature` and `banned_token_ids` are the sampler's; `max_response_tokens` its limit, which
     Dr. GRPO divides by.
 
@@ -87,7 +89,8 @@ class Learner:
         check_family(model.config, "the model")
         use_shared_prefix(model)
         use_patch_projection(model)
-        freeze(model, freeze_patterns)
+        if not has_lora(model):
+            freeze(model, freeze_patterns)
         if config.gradient_checkpointing:
             use_recompute(model)
         self.model = model.eval()
@@ -196,9 +199,11 @@ class Learner:
         return found
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """Every parameter by its Hugging Face name, for the sampler; a tied head comes once."""
-        for name, parameter in self.model.named_parameters():
-            yield name, parameter.detach()
+        """Every parameter by its Hugging Face name, for the sampler; a tied head comes once.
+
+        Adapters are merged on the way (see models/lora.py), one layer at a time.
+        """
+        yield from merged_weights(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the model's weights, which a checkpoint holds."""

@@ -19,6 +19,7 @@ from vlrl.data import ProblemStream, StreamState
 from vlrl.evaluate import evaluate, prompt_check
 from vlrl.learner import Learner
 from vlrl.models.load import dtype_name, load_policy, load_processor, resolve, save_policy
+from vlrl.models.lora import ADAPTER_FOLDER, add_lora, load_adapter
 from vlrl.report.canaries import Canaries, canaries
 from vlrl.report.console import Progress
 from vlrl.report.log import append_jsonl, drop_after, read_jsonl, scores_as_json
@@ -215,7 +216,7 @@ def open_run(
     with progress.phase("loading the policy", announce=True):
         pixel_dtype = getattr(torch, dtype_name(cfg.model.dtype))
         chat = Chat(load_processor(path), cfg.images, pixel_dtype)
-        learner = _open_learner(path, chat, cfg)
+        learner = _open_learner(path, chat, cfg, saved)
     with progress.phase("starting the sampler", announce=True):
         sampler = (make_sampler or vllm_sampler)(path, chat, cfg)
     rollout = Rollout(chat, sampler, tasks)
@@ -265,9 +266,17 @@ def vllm_sampler(path: str, chat: Chat, cfg: RunConfig) -> Sampler:
     )
 
 
-def _open_learner(path: str, chat: Chat, cfg: RunConfig) -> Learner:
+def _open_learner(path: str, chat: Chat, cfg: RunConfig, saved: Path | None) -> Learner:
+    lora = cfg.model.lora
+    # A checkpoint's own weights have the adapters merged: these go on beside the model's.
+    base = resolve(cfg.model.path) if lora else path
+    model = load_policy(base, cfg.model.dtype)
+    if lora:
+        add_lora(model, lora, seed=cfg.seed, base=base)
+        if saved:
+            load_adapter(model, saved / ADAPTER_FOLDER)
     return Learner(
-        load_policy(path, cfg.model.dtype),
+        model,
         config=cfg.learner,
         loss=cfg.loss,
         temperature=cfg.sampler.temperature,

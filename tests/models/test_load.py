@@ -148,3 +148,20 @@ def test_freezing_by_pattern() -> None:
     assert {n for n, p in model.named_parameters() if not p.requires_grad} == set(frozen)
     with pytest.raises(ModelError, match="every parameter is frozen"):
         freeze(model, ["*"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "near"),
+    [
+        ("model.visul.*", "model.visual.*"),
+        ("*.layer.0.*", "*.layers.0.*"),
+        ("model.visual.mergr.*", "model.visual.merger.*"),
+        ("*embed_token.weight", "model.language_model.embed_tokens.weight"),
+    ],
+)
+def test_a_pattern_without_a_match_names_one_that_has(pattern: str, near: str) -> None:
+    model = random_model("qwen3_vl", TinySize(), MEDIA)
+    with pytest.raises(ModelError) as error:
+        freeze(model, [pattern])
+    assert f"near names: {near}" in str(error.value)
+    assert freeze(model, [near])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import fnmatch
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,17 +10,16 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as hf_logging
 
+from vlrl.models.errors import ModelError
 from vlrl.models.experts import TRANSPOSED_FAMILIES, as_released, has_square_experts
+from vlrl.models.lora import ADAPTER_FOLDER, has_lora, merged_weights, save_adapter
+from vlrl.models.patterns import hint, matching
 from vlrl.shared_prefix import use_shared_prefix
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """`model_type`s whose packed forward is known to be exact."""
 BUILTIN_ROOT = Path(__file__).resolve().parent
 """A folder in here with a config.json is a built-in checkpoint."""
-
-
-class ModelError(ValueError):
-    """A checkpoint or a freeze pattern that can't be used: which, why, and what to do."""
 
 
 def resolve(path: str) -> str:
@@ -87,14 +84,22 @@ def load_processor(path: str) -> Any:
 
 
 def save_policy(model: Any, processor: Any, folder: Path) -> None:
-    """Write a checkpoint that `AutoModelForImageTextToText` and vLLM load."""
+    """Write a checkpoint that `AutoModelForImageTextToText` and vLLM load.
+
+    With LoRA that is the merged model; the adapter goes into a folder in it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    named = dict(merged_weights(model)) if has_lora(model) else model.state_dict()
     family = model.config.model_type
     if family in TRANSPOSED_FAMILIES:
-        tensors = {n: t.contiguous() for n, t in as_released(family, model.state_dict().items())}
+        tensors = {n: t.contiguous() for n, t in as_released(family, named.items())}
         model.save_pretrained(folder, state_dict=tensors, save_original_format=False)
+    elif has_lora(model):
+        model.save_pretrained(folder, state_dict=named)
     else:
         model.save_pretrained(folder)
+    if has_lora(model):
+        save_adapter(model, folder / ADAPTER_FOLDER)
     processor.save_pretrained(folder)
 
 
@@ -128,22 +133,15 @@ def freeze(model: Any, patterns: Sequence[str]) -> list[str]:
     """
     names = [name for name, _ in model.named_parameters()]
     for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
-            near = difflib.get_close_matches(pattern, _stems(names), n=3, cutoff=0.3)
-            hint = f"near names: {', '.join(near)}" if near else f"e.g. {names[0]}"
-            raise ModelError(f"model.freeze: {pattern!r} matches no parameter; {hint}")
-    frozen = [n for n in names if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
+        if not matching(names, [pattern]):
+            near = hint(names, pattern)
+            raise ModelError(f"model.freeze: {pattern!r} matches no parameter; {near}")
+    frozen = matching(names, patterns)
     if len(frozen) == len(names):
         raise ModelError("model.freeze: every parameter is frozen, nothing is left to train")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in set(frozen))
     return frozen
-
-
-def _stems(names: Sequence[str]) -> list[str]:
-    """The names, and the folders of modules that they lie in as patterns."""
-    stems = {".".join(n.split(".")[:depth]) + ".*" for n in names for depth in range(1, 4)}
-    return [*names, *sorted(stems)]
 
 
 def _from_hub(where: str, load: Any, **kwargs: Any) -> Any:
