@@ -1,19 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 from typer.testing import CliRunner
 
-from tests.tiny_groups import HEAD, HUGE, group, image, tiny_model
+from tests.tiny_groups import HEAD, HUGE, MEDIA, group, image, tiny_model
 from vlrl.batch import Microbatch, microbatches
 from vlrl.cli import app
-from vlrl.config import RunConfig, parse
+from vlrl.config import LearnerConfig, LossConfig, RunConfig, parse
 from vlrl.forward import predict, prompt_positions
+from vlrl.learner import Learner
 from vlrl.models.patch_embed import use_patch_projection
-from vlrl.plan.activations import microbatch_bytes
+from vlrl.models.random_tiny import TinySize, random_model
+from vlrl.plan.activations import backward_bytes, head_bytes
 from vlrl.plan.estimate import GIB, Machine, Plan, make_plans, unfit
 from vlrl.plan.model import meta_policy
 from vlrl.plan.shapes import shape_name, shape_names
@@ -54,7 +59,7 @@ def test_activations_are_what_autograd_saves(family: str, dtype: torch.dtype) ->
     use_patch_projection(model)
     batch = microbatch(model)
     prompt = batch.spans[0].prompt_length
-    estimate = microbatch_bytes(
+    estimate = backward_bytes(
         sizes_of(model.config),
         torch.finfo(dtype).bits // 8,
         tokens=batch.token_ids_T.numel(),
@@ -63,6 +68,45 @@ def test_activations_are_what_autograd_saves(family: str, dtype: torch.dtype) ->
         copied_keys=sum(prompt + length for length in RESPONSES),
     )
     assert estimate == pytest.approx(saved_bytes(model, batch), rel=0.1)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_the_peak_of_an_update_is_what_the_allocator_gave_out(checkpointed: bool) -> None:
+    """All of it: activations, gradients, and what backward needs for the moment."""
+    agent = Learner(
+        random_model("qwen3_vl", TinySize(hidden=128, num_layers=4, vocab_size=704), MEDIA),
+        config=LearnerConfig(gradient_checkpointing=checkpointed),
+        loss=LossConfig(),
+        temperature=1.0,
+        banned_token_ids=(),
+        max_response_tokens=64,
+    )
+    rng, lengths = torch.Generator().manual_seed(0), (64,) * 8
+    images = [image(agent.model, 32, 32, rng)]
+    g = group(rng, prompt=46, responses=lengths, images=images)
+    agent.update([g])  # makes the optimiser's state
+    measured = allocator_peak(lambda: agent.update([g]))
+    sizes, prompt = sizes_of(agent.model.config), len(g.prompt_ids)
+    estimate = backward_bytes(
+        sizes,
+        4,
+        tokens=g.num_tokens,
+        patches=32 * 32,
+        head=head_bytes(sizes.text, 4, chunk=sum(lengths)),
+        copied_keys=sum(prompt + length for length in lengths),
+        checkpointed=checkpointed,
+    )
+    gradients = 4 * sum(p.numel() for p in agent.model.parameters())
+    assert estimate + gradients == pytest.approx(measured, rel=0.2)
+
+
+def allocator_peak(call: Callable[[], object]) -> int:
+    """The most bytes that torch held on the CPU beyond what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = profiler.profiler.kineto_results.events()
+    memory = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(accumulate(num for _, num in memory))
 
 
 PUBLISHED = {

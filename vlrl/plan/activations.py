@@ -52,50 +52,46 @@ def vision_block_bytes(vision: VisionSizes, item: int) -> int:
     return 4 * vision.hidden * item + attention + kept * vision.intermediate * item
 
 
-def vision_bytes(vision: VisionSizes, item: int, *, checkpointed: bool) -> int:
-    """Of the whole tower and its mergers, for one patch."""
-    mergers = 4 * vision.num_mergers * vision.hidden * item
-    outside = vision.patch_values * item + mergers
-    if checkpointed:
-        # Each block's input; one block at a time is computed again.
-        return outside + vision.num_blocks * vision.hidden * item + vision_block_bytes(vision, item)
-    return outside + vision.num_blocks * vision_block_bytes(vision, item)
-
-
-def text_bytes(text: TextSizes, item: int, *, checkpointed: bool) -> int:
-    """Of the whole text part without the LM head, for one token."""
-    last_norm = text.hidden * (FLOAT32 + 2 * item)
-    layer = text_layer_bytes(text, item)
-    if checkpointed:
-        return last_norm + text.num_layers * text.hidden * item + layer
-    return last_norm + text.num_layers * layer
-
-
 def head_bytes(text: TextSizes, item: int, chunk: int) -> int:
     """Of the LM head and its backward pass, at their largest, for a chunk of response tokens.
 
-    Two fp32 tensors of the vocabulary for each token of the chunk and one in the model's dtype.
+    Two fp32 tensors of the vocabulary for each token of the chunk and one in the model's dtype,
+    and the sum of the head's gradient over the chunks in fp32.
     """
-    return chunk * text.vocab * (2 * FLOAT32 + (item if item < FLOAT32 else 0))
+    logits = chunk * text.vocab * (2 * FLOAT32 + (item if item < FLOAT32 else 0))
+    return logits + text.vocab * text.hidden * FLOAT32
 
 
-def microbatch_bytes(
+def backward_bytes(
     sizes: ModelSizes,
     item: int,
     *,
     tokens: int,
     patches: int,
+    head: int = 0,
     copied_keys: int = 0,
     checkpointed: bool = False,
     trains_vision: bool = True,
 ) -> int:
-    """Kept for the backward pass of one micro-batch, without the LM head.
+    """The most that a micro-batch holds for its backward pass, gradients of parameters apart.
 
-    copied_keys: tokens of prompt and response, for each response, on a CPU; 0 on a GPU.
+    head: of `head_bytes`, while the whole forward pass is still kept. copied_keys: tokens of prompt
+    and response, for each response, on a CPU; 0 on a GPU. checkpointed: a layer keeps its input and
+    computes the rest again, one layer at a time; the text part is done when the tower's turn comes.
     """
-    total = tokens * text_bytes(sizes.text, item, checkpointed=checkpointed)
-    layers = 1 if checkpointed else sizes.text.num_layers
-    total += layers * copied_keys * copied_keys_bytes(sizes.text, item)
+    text, vision = sizes.text, sizes.vision
+    layer = tokens * text_layer_bytes(text, item) + copied_keys * copied_keys_bytes(text, item)
+    block = patches * vision_block_bytes(vision, item) if trains_vision else 0
+    kept = tokens * text.hidden * (FLOAT32 + 2 * item)  # the last norm
+    outside = patches * _outside_blocks(vision, item) if trains_vision else 0
+    if not checkpointed:
+        return kept + outside + head + text.num_layers * layer + vision.num_blocks * block
+    kept += text.num_layers * tokens * text.hidden * item
     if trains_vision:
-        total += patches * vision_bytes(sizes.vision, item, checkpointed=checkpointed)
-    return total
+        outside += vision.num_blocks * patches * vision.hidden * item
+    return outside + max(kept + max(head, layer), block)
+
+
+def _outside_blocks(vision: VisionSizes, item: int) -> int:
+    # The pixels, and in each merger its norm and two activations.
+    return (vision.patch_values + 4 * vision.num_mergers * vision.hidden) * item

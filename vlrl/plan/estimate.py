@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vlrl.config import RunConfig
-from vlrl.plan.activations import FLOAT32, head_bytes, microbatch_bytes
+from vlrl.plan.activations import FLOAT32, backward_bytes, head_bytes
 from vlrl.plan.sizes import ModelSizes, sizes_of
 
 GIB = 2**30
@@ -47,7 +47,8 @@ class LearnerMemory:
     """Bytes on one GPU at the learner's two peaks: the backward pass, and the optimiser's step.
 
     masters: fp32 copies of bf16 weights. optimizer: AdamW's two moments. gathered: layers that a
-    sharded model has put together. step: fp32 gradients and what AdamW needs for its arithmetic.
+    sharded model has put together. activations: with the LM head's logits. step: fp32 gradients and
+    what AdamW needs for its arithmetic.
     """
 
     weights: int
@@ -56,13 +57,12 @@ class LearnerMemory:
     gradients: int
     gathered: int
     activations: int
-    head: int
     step: int
 
     @property
     def peak(self) -> int:
         """The larger of the two peaks."""
-        backward = self.gradients + self.gathered + self.activations + self.head
+        backward = self.gradients + self.gathered + self.activations
         return self.weights + self.masters + self.optimizer + max(backward, self.step)
 
 
@@ -216,9 +216,6 @@ class _Planner:
         parts = self.machine.num_gpus if layout == "sharded" else 1
         total, trained = self.parameters.total // parts, self.parameters.trained // parts
         chunk = min(self.cfg.learner.logprob_chunk, tokens)
-        head = head_bytes(self.sizes.text, self.item, chunk)
-        # The head's gradient is summed over chunks in fp32.
-        head += self.sizes.text.vocab * self.sizes.text.hidden * FLOAT32
         return LearnerMemory(
             weights=total * self.item,
             masters=trained * FLOAT32 if self.item < FLOAT32 else 0,
@@ -226,15 +223,15 @@ class _Planner:
             gradients=trained * self.item,
             # The layer at work and the next one, weights and gradients.
             gathered=0 if parts == 1 else 4 * self.parameters.largest_layer * self.item,
-            activations=microbatch_bytes(
+            activations=backward_bytes(
                 self.sizes,
                 self.item,
                 tokens=tokens,
                 patches=patches,
+                head=head_bytes(self.sizes.text, self.item, chunk),
                 checkpointed=checkpointed,
                 trains_vision=self.parameters.trains_vision,
             ),
-            head=head,
             step=2 * trained * FLOAT32,
         )
 

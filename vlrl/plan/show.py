@@ -56,12 +56,12 @@ def _show_layouts(cfg: RunConfig, plans: Sequence[Plan], console: Console) -> No
     table.add_column("")
     for one in plans:
         table.add_column(_name(one), justify="right")
-    rows = ("weights", "masters", "optimizer", "gradients", "gathered", "activations", "head")
+    rows = ("weights", "masters", "optimizer", "gradients", "gathered", "activations")
     names = {
         "masters": "fp32 weights",
         "optimizer": "AdamW's moments",
         "gathered": "layers put together",
-        "head": "LM head",
+        "activations": "activations, logits",
     }
     for row in rows:
         values = [getattr(one.learner, row) for one in plans]
