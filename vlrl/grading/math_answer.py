@@ -19,7 +19,8 @@ from vlrl.grading.latex import normalise
 from vlrl.grading.math_compare import same_shape
 from vlrl.grading.math_read import read, read_lettered
 from vlrl.grading.math_shape import Items, Refused, Shape, Value
-from vlrl.grading.math_tokens import MAX_CHARACTERS, unwrapped
+from vlrl.grading.math_spelling import unwrapped
+from vlrl.grading.math_tokens import MAX_CHARACTERS
 from vlrl.grading.response import clean
 
 _WORDS = re.compile(r"(?<![\\a-zA-Z])(?:or|and|if|else|to|import|lambda|exec|eval)(?![a-zA-Z])")

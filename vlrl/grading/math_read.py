@@ -179,8 +179,13 @@ def _relation(parts: list[Sequence[Token]], signs: list[str], depth: int) -> Sha
 def _name(tokens: Sequence[Token]) -> str:
     """The name that stands before `=`: x, AB, f(x), \\angle ABC, P(A); '' if it is none."""
     texts = [token.text for token in tokens]
-    if not texts or len(texts) > 8:
+    if not texts or len(texts) > 10:
         return ""
+    if texts[1:6] == ["^", "{", "-", "1", "}"]:  # the inverse of a function
+        texts, tokens = [texts[0], *texts[6:]], [tokens[0], *tokens[6:]]
+    names = [t.text for t in tokens if t.kind is Kind.NAME]
+    if texts[0] == "(" and texts == ["(", *",".join(names).replace(",", " , ").split(), ")"]:
+        return "".join(texts)
     if texts[0] in ("angle", "triangle", "overline"):
         texts = texts[1:] or texts
     head = tokens[0].kind is Kind.NAME or tokens[0].kind in (Kind.UNKNOWN, Kind.WORD)
@@ -213,6 +218,8 @@ def _bracketed(tokens: Sequence[Token], depth: int) -> Shape | None:
     if opening == "(" and closing == ")":
         return _shape(inner, depth + 1)
     inside = _shape(inner, depth + 1) if inner else None
+    if isinstance(inside, Matrix):
+        return inside
     if opening == "[" and isinstance(inside, Items) and inside.kind == "[]":
         return Items("[]", (inside,))  # a matrix of one row
     return Refused()
@@ -265,6 +272,8 @@ def _value(tokens: Sequence[Token]) -> Shape | None:
         len(tokens),
     )
     node = tree_of(tokens[:start])
+    if node is None or tokens[start - 1].text == "%":
+        node = _percent(tokens[:start]) or node
     if start < len(tokens):
         behind = _unit(tokens[start:])
         if behind is None or (unit and behind not in ("", unit)):
@@ -282,6 +291,16 @@ def _value(tokens: Sequence[Token]) -> Shape | None:
         both = (Value(plus, unit), Value(_signs_chosen(node, "mp"), unit))
         return Items("set", both, spread=True)
     return Value(node, unit)
+
+
+def _percent(tokens: Sequence[Token]) -> Node | None:
+    """`33\\frac{1}{3}\\%`: the sign is of the whole, if that is no sum."""
+    if len(tokens) < 2 or tokens[-1].text != "%":
+        return None
+    node = tree_of(tokens[:-1])
+    if node is None or (isinstance(node, Apply) and node.op in ("add", "mul")):
+        return None
+    return Apply("div", (node, Number(Fraction(100))))
 
 
 def _unit(tokens: Sequence[Token]) -> str | None:

@@ -6,11 +6,10 @@ tokens_of("$\\dfrac{1}{2}\\,x²$") -> frac { 1 } { 2 } x ^ { 2 }
 from __future__ import annotations
 
 import re
-import unicodedata
 from enum import Enum
 from typing import NamedTuple
 
-from vlrl.grading.response import clean
+from vlrl.grading.math_spelling import join_groups, one_alphabet, unwrapped
 from vlrl.grading.units import is_unit
 
 MAX_CHARACTERS = 600
@@ -172,30 +171,9 @@ _SILENT = frozenset(
         "hfill",
         "space",
         "overrightarrow",
+        "therefore",
     ]
 )
-_UNICODE = {
-    ord(sign): f"{latex} "
-    for sign, latex in {
-        "\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "\u2217": "*", "\u00f7": "/", "\u2044": "/",
-        "\u2215": "/", "\u2264": "\\le", "\u2265": "\\ge", "\u2260": "\\ne", "\u221a": "\\sqrt",
-        "\u03c0": "\\pi", "\u221e": "\\infty", "\u00b1": "\\pm", "\u2213": "\\mp",
-        "\u00b0": "\\degree", "\u222a": "\\cup", "\u2208": "\\in", "\u2205": "\\emptyset",
-        "\u2248": "\\approx", "\u03b1": "\\alpha", "\u03b2": "\\beta", "\u03b3": "\\gamma",
-        "\u03b8": "\\theta", "\u03bb": "\\lambda", "\u03bc": "\\mu", "\u03c6": "\\phi",
-        "\u03c9": "\\omega", "\u0394": "\\Delta", "\u2032": "'", "\u27e8": "\\langle",
-        "\u27e9": "\\rangle", "\u230a": "\\lfloor", "\u230b": "\\rfloor", "\u2211": "\\sum",
-        "\u222b": "\\int", "\u211d": "\\mathbb{R}",
-    }.items()
-}  # fmt: skip
-_RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f\u2071"
-_SUPERSCRIPT = re.compile(f"[{_RAISED}]{{1,40}}")
-_SUBSCRIPT = re.compile("[\u2080-\u2089]{1,40}")
-_VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
-_CROSS = re.compile(r"(?<=[0-9]) ?[xX] ?(?=10\^)")
-_GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\{,\}|,\\!|\\,|,)[0-9]{3}){1,40}(?![0-9])")
-_SURE_GROUPS = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\{,\}|,\\!|\\,)[0-9]{3}){1,40}(?![0-9])")
-_BLANK_GROUPS = re.compile(r"[+-]?[0-9]{1,3}(?: [0-9]{3}){1,40}(?![0-9])")
 _SCAN = re.compile(
     r"(?P<blank>(?:\s|~|\\[ ,;:!>])+)"
     r"|(?P<number>(?:[0-9]{1,400}(?:\.(?![.0-9]*\.)[0-9]{0,400})?|\.[0-9]{1,400})"
@@ -212,7 +190,6 @@ _SCAN = re.compile(
     r"|(?P<sign>.)",
     re.DOTALL,
 )
-_CHOOSE = re.compile(r"\{([^{}]{1,60})\\choose(?![a-zA-Z])([^{}]{1,60})\}")
 _REPEATING = re.compile(r"\\(?:overline|bar|dot)\s?\{?([0-9]{1,40})\}?")
 _INDEX = re.compile(r"_(?:\{([a-zA-Z0-9,]{1,20})\}|\{\\text\{([a-z]{1,20})\}\}|([a-zA-Z0-9]))")
 _PRIMES = re.compile("'{1,3}|\\^\\{?\\\\prime\\}?")
@@ -225,8 +202,8 @@ def tokens_of(text: str, *, grouped: bool = True) -> tuple[Token, ...] | None:
     """
     if len(text) > MAX_CHARACTERS or "\0" in text:
         return None
-    text = _one_alphabet(text)
-    text = _join_groups(unwrapped(text), grouped)
+    text = one_alphabet(text)
+    text = join_groups(unwrapped(text), grouped)
     tokens: list[Token] = []
     position, spaced = 0, False
     while position < len(text):
@@ -248,61 +225,6 @@ def tokens_of(text: str, *, grouped: bool = True) -> tuple[Token, ...] | None:
     return tuple(tokens)
 
 
-def unwrapped(text: str) -> str:
-    """Without dollars, display marks and one text command around the whole."""
-    for _ in range(4):
-        before = text
-        text = text.strip()
-        for opening, closing in (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]")):
-            if len(text) > len(opening + closing) and text.startswith(opening):
-                inner = text[len(opening) : -len(closing)]
-                if text.endswith(closing) and opening not in inner.replace("\\$", ""):
-                    text = inner.strip()
-        match = _WHOLE_TEXT.fullmatch(text)
-        if match and (len(match[1]) < 2 or not match[1].replace(" ", "").isalpha()):
-            text = match[1].strip()
-        if text == before:
-            break
-    return text
-
-
-_WHOLE_TEXT = re.compile(
-    r"\\(?:text|mathrm|textrm|mbox|textbf|mathbf|boxed|fbox|textit|textnormal)\s?\{([^{}]{0,200})\}"
-)
-
-
-def _one_alphabet(text: str) -> str:
-    """ASCII and LaTeX for the Unicode ways to write math; what is left over is unknown."""
-    if not text.isascii():
-        text = _VULGAR.sub(_vulgar, text)
-        text = _SUPERSCRIPT.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
-        text = _SUBSCRIPT.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
-        text = clean(text).translate(_UNICODE).replace("\\degree ", "\\degree")
-    else:
-        text = clean(text)
-    if "\\choose" in text:
-        text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
-    if "10^" in text:
-        text = _CROSS.sub("*", text)
-    return text.replace("**", "^")
-
-
-def _vulgar(match: re.Match[str]) -> str:
-    over, _, under = unicodedata.normalize("NFKC", match[0]).partition("\u2044")
-    return f"\\frac{{{over}}}{{{under}}}"
-
-
-def _join_groups(text: str, grouped: bool) -> str:
-    """`1{,}234` and `1\\,234` -> 1234; with `grouped` `1,234` too, outside of brackets."""
-    if "," in text:
-        plain = grouped and not any(bracket in text for bracket in "([")
-        pattern = _GROUPED if plain and "\\{" not in text else _SURE_GROUPS
-        text = pattern.sub(lambda m: re.sub("[^0-9]", "", m[0]), text)
-    if " " in text and _BLANK_GROUPS.fullmatch(text):
-        text = text.replace(" ", "")
-    return text
-
-
 def _add(tokens: list[Token], kind: str, found: str, text: str, position: int) -> int:
     """Adds what was found; where the next token begins."""
     if kind == "number":
@@ -317,6 +239,8 @@ def _add(tokens: list[Token], kind: str, found: str, text: str, position: int) -
         words = found.strip()
         if words in ("or", "and", ",", "and/or", ", and", ", or", "or,"):
             tokens.append(Token(Kind.SIGN, "or"))
+        elif words in FUNCTIONS:
+            tokens.append(Token(Kind.COMMAND, words))
         elif words in ("i", "e") or (
             len(words) == 1 and words.isalpha() and not _follows_value(tokens)
         ):

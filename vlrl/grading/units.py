@@ -12,7 +12,8 @@ _NAMES = {
     "lb": "pound", "oz": "ounce", "l": "liter litre", "ml": "milliliter millilitre",
     "gal": "gallon", "degree": "deg", "dollar": "$ usd buck", "cent": "\u00a2",
     "euro": "\u20ac eur", "%": "percent", "mph": "", "kph": "kmh", "n": "newton", "j": "joule",
-    "w": "watt", "v": "volt", "hz": "hertz", "rad": "radian", "ton": "tonne", "acre": "",
+    "w": "watt", "v": "volt", "hz": "hertz", "rad": "radian", "ton": "tonne", "acre": "", "cup": "",
+    "tsp": "teaspoon", "tbsp": "tablespoon", "pint": "pt", "quart": "qt",
     "am": "a.m", "pm": "p.m", "c": "celsius", "f": "fahrenheit", "gbp": "\u00a3", "unit": "",
 }  # fmt: skip
 _CANONICAL: dict[str, str] = {
@@ -29,7 +30,8 @@ _REFUSED = frozenset(
 
 def is_unit(word: str) -> bool:
     """Whether a run of letters after a number is a unit and not a product of variables."""
-    return _singular(word.casefold()) in _CANONICAL
+    word = _singular(word.casefold())
+    return word in _CANONICAL or word in _POWERS
 
 
 def unit_of(text: str, power: int = 1) -> str | None:
