@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,8 +29,10 @@ def write(path: Path, *lines: object) -> Path:
     return path
 
 
-def run(tmp_path: Path, verifier: str, limit_s: float = 10.0) -> CheckReport:
-    cases = write(tmp_path / "cases.jsonl", *CASES)
+def run(
+    tmp_path: Path, verifier: str, limit_s: float = 10.0, lines: Sequence[object] = CASES[:2]
+) -> CheckReport:
+    cases = write(tmp_path / "cases.jsonl", *lines)
     return check(f"{MINE}:{verifier}", cases, limit_s=limit_s)
 
 
@@ -42,7 +45,7 @@ def wrongs(report: CheckReport) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("verifier", ["same", "same_later"])
 def test_nothing_gets_through_a_good_verifier(tmp_path: Path, verifier: str) -> None:
-    report = run(tmp_path, verifier)
+    report = run(tmp_path, verifier, lines=CASES)
     assert report.findings == ()
     assert report.tried.keys() >= {
         *("your cases", "empty", "constant", "guess list", "unicode", "markup"),
@@ -52,7 +55,7 @@ def test_nothing_gets_through_a_good_verifier(tmp_path: Path, verifier: str) -> 
 
 
 def test_a_verifier_that_looks_for_the_gold_is_found_out(tmp_path: Path) -> None:
-    found = wrongs(run(tmp_path, "contains"))
+    found = wrongs(run(tmp_path, "contains", lines=CASES))
     assert found["guess list"] == {"got through"}
     assert "got through" in found["markup"]
     assert found["your cases"] == {"got through", "refused"}
@@ -91,7 +94,9 @@ def test_after_three_hangs_the_rest_of_a_kind_is_left_out(tmp_path: Path) -> Non
 
 
 def test_the_command(tmp_path: Path) -> None:
-    cases, out = write(tmp_path / "cases.jsonl", *CASES), tmp_path / "out.jsonl"
+    explained = CliRunner().invoke(app, ["verifier", "check", "--help"])
+    assert "vlrl verifier check my_module:my_verifier cases.jsonl" in explained.output
+    cases, out = write(tmp_path / "cases.jsonl", *CASES[:2]), tmp_path / "out.jsonl"
     good = CliRunner().invoke(app, ["verifier", "check", f"{MINE}:same", str(cases)])
     assert good.exit_code == 0 and "nothing got through" in good.output
     arguments = ["verifier", "check", f"{MINE}:contains", str(cases), "--out", str(out)]
@@ -147,7 +152,7 @@ def test_the_suite_is_made_for_each_gold() -> None:
     assert frame_of("red", "It is red, I say") == Frame(before="It is ", after=", I say")
     assert frame_of("5", "5 and 5") is None
     assert decoys("5", ["5", "5.5", "90", "x"]) == ["30", "90", "x"]
-    for gold in ("red", "5", "{}", '{"a": [1]}', "\u4e94", "x" * 300):
+    for gold in ("red", "5", '{"a": [1]}', "\u4e94"):
         for hostile in (*about(gold, "wrong", FRAMES), *at_large(gold, "wrong", FRAMES)):
             if hostile.expect is False:
                 right = {gold, f"\\boxed{{{gold}}}", f"The answer is {gold}."}

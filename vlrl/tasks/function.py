@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from vlrl.grading.form import written
@@ -76,7 +77,7 @@ class FunctionTask:
             return said
         if not isinstance(said, bool):
             raise TypeError(f"a verifier returns a bool or a Verdict, not {type(said).__name__}")
-        return judged(said, "")
+        return replace(judged(said, ""), parsed=None)  # what it read is not known
 
     def _refuse_useless(self, gold: object) -> None:
         text = gold if isinstance(gold, str) else written(JsonFields(value=gold))
@@ -92,7 +93,7 @@ class FunctionTask:
 
 
 def gold_of(answer: Answer) -> object:
-    """A problem's answer as a verifier function gets it.
+    """A problem's answer as a verifier function gets it; of a choice, the right option's text.
 
     Raises:
         TypeError: it is tests, which only running a program can judge.

@@ -38,9 +38,10 @@ Reply with {"correct": true} or {"correct": false} and nothing else."""
 class LlmJudge:
     """`LlmJudge("essay", Endpoint(url="http://judge:8000/v1/chat/completions"), model="m")`.
 
-    `options` go into each request, over temperature 0 and 16 tokens: a judge that thinks first
-    wants more `max_tokens`, one that supports it a `response_format`. `instructions`: others than
-    the built-in ones, which must ask for the same reply.
+    `options` go into each request, over temperature 0 and 32 tokens: a judge that thinks first
+    wants more `max_tokens`; one served by vLLM can be held to the two replies:
+    `{"structured_outputs": {"choice": list(VERDICTS)}}`. `instructions`: others than the built-in
+    ones, which must ask for the same reply.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class LlmJudge:
         self.concurrency: int | None = endpoint.patience.concurrency
         self._rows = HttpJudge(domain, endpoint)
         self._endpoint = endpoint
-        self._options = {"model": model, "temperature": 0, "max_tokens": 16, **(options or {})}
+        self._options = {"model": model, "temperature": 0, "max_tokens": 32, **(options or {})}
         self._instructions = instructions
 
     def problem(self, row: Row) -> Problem:
@@ -102,7 +103,7 @@ class LlmJudge:
         except (KeyError, TypeError, ValueError) as error:
             raise JudgeError(f"{self._endpoint.url}: no chat completion: {said!r:.200}") from error
         if finish == "stop" and isinstance(content, str):
-            verdict = _VERDICTS.get("".join(content.rpartition("</think>")[2].split()))
+            verdict = VERDICTS.get("".join(content.rpartition("</think>")[2].split()))
             if verdict is not None:
                 return verdict
         raise JudgeError(
@@ -110,7 +111,7 @@ class LlmJudge:
         )
 
 
-_VERDICTS = {'{"correct":true}': True, '{"correct":false}': False}
+VERDICTS = {'{"correct":true}': True, '{"correct":false}': False}
 """All replies that count, blanks apart: an exact text needs no parser."""
 
 
