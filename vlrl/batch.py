@@ -11,15 +11,16 @@ Shapes: T tokens of the row, P of a prompt, R response tokens, N responses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 
 from vlrl.images import ImageFeatures
 from vlrl.losses import Denominators
-from vlrl.shared_prefix import GroupSpan
+from vlrl.routing import row_choices
+from vlrl.spans import GroupSpan
 from vlrl.types import Group, Prompt
 
 
@@ -40,7 +41,8 @@ class LearnerResponse:
     """A response to learn from: its ids, the sampler's log-probs (nats) and its advantage.
 
     `index` is its place among the attempts that `learner_group` took. `old_logprobs`: pi_old's, if
-    they aren't the sampler's.
+    they aren't the sampler's. `experts`: chosen for its tokens earlier, [tokens, L, K] (see
+    routing.py), maybe without the last token's.
     """
 
     index: int
@@ -48,17 +50,22 @@ class LearnerResponse:
     sampler_logprobs: tuple[float, ...]
     advantage: float
     old_logprobs: tuple[float, ...] | None = None
+    experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LearnerGroup:
-    """A group as the learner needs it: expanded prompt ids, pixels, responses with advantages."""
+    """A group as the learner needs it: expanded prompt ids, pixels, responses with advantages.
+
+    `prompt_experts`: as `LearnerResponse.experts`.
+    """
 
     id: str
     domain: str
     prompt_ids: tuple[int, ...]
     images: tuple[ImageFeatures, ...]
     responses: tuple[LearnerResponse, ...]
+    prompt_experts: torch.Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def num_tokens(self) -> int:
@@ -81,6 +88,7 @@ class Microbatch:
         for a response's first.
     response_R: index of the token's response, 0 to N - 1.
     places_N: (group, `LearnerResponse.index`) of each response.
+    experts_TLK: chosen for the row's tokens earlier, if any were (see routing.py).
     """
 
     spans: tuple[GroupSpan, ...]
@@ -94,6 +102,7 @@ class Microbatch:
     old_logprobs_R: torch.Tensor
     advantages_R: torch.Tensor
     places_N: tuple[tuple[int, int], ...]
+    experts_TLK: torch.Tensor | None
 
 
 Positions = Callable[[Sequence[int], Sequence[ImageFeatures]], torch.Tensor]
@@ -146,6 +155,34 @@ def with_old_logprobs(
             ),
         )
         for group, own in zip(groups, logprobs, strict=True)
+    ]
+
+
+def with_experts(
+    groups: Sequence[LearnerGroup], rows: Iterable[tuple[Microbatch, torch.Tensor]]
+) -> list[LearnerGroup]:
+    """The groups with the experts [T, L, K] that were chosen for their micro-batches."""
+    prompts: dict[int, torch.Tensor] = {}
+    responses: dict[tuple[int, int], torch.Tensor] = {}
+    for batch, experts_TLK in rows:
+        places = iter(batch.places_N)
+        pieces = [n for span in batch.spans for n in (span.prompt_length, *span.response_lengths)]
+        choices = iter(experts_TLK.split(pieces))
+        for span in batch.spans:
+            prompt = next(choices)
+            for _ in span.response_lengths:
+                place = next(places)
+                prompts[place[0]] = prompt
+                responses[place] = next(choices)
+    return [
+        replace(
+            group,
+            prompt_experts=prompts.get(place),
+            responses=tuple(
+                replace(r, experts=responses.get((place, r.index))) for r in group.responses
+            ),
+        )
+        for place, group in enumerate(groups)
     ]
 
 
@@ -271,7 +308,15 @@ def _pack(row: Sequence[tuple[int, LearnerGroup]], positions: Positions) -> Micr
         old_logprobs_R=torch.tensor(old, dtype=torch.float32),
         advantages_R=advantages_N.repeat_interleave(lengths),
         places_N=tuple((place, r.index) for place, group in row for r in group.responses),
+        experts_TLK=row_choices([piece for _, group in row for piece in _choices(group)]),
     )
+
+
+def _choices(group: LearnerGroup) -> Iterator[tuple[int, torch.Tensor | None]]:
+    """Length and experts of a group's pieces."""
+    yield len(group.prompt_ids), group.prompt_experts
+    for response in group.responses:
+        yield len(response.token_ids), response.experts
 
 
 def _span(group: LearnerGroup) -> GroupSpan:

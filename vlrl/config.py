@@ -184,6 +184,11 @@ class LearnerConfig(Section):
     for one more forward of the layers."""
     vision_cache_gib: float = Field(default=1.0, ge=0)
     """Memory of the host for a frozen vision tower's outputs, by image; 0 keeps none."""
+    attention: Literal["auto", "buckets", "flex"] = "auto"
+    """flex: one compiled kernel; buckets: gathered and padded; auto: flex on a GPU."""
+    routing_replay: Literal["off", "learner", "sampler"] = "off"
+    """Experts of a mixture that stand: those chosen before a rollout batch's first update, for its
+    later ones (a forward more); or the sampler's, which vLLM returns on a GPU."""
 
 
 class SandboxConfig(Section):

@@ -19,16 +19,19 @@ from vlrl.batch import (
     Microbatch,
     denominators,
     microbatches,
+    with_experts,
     with_old_logprobs,
 )
 from vlrl.config import LearnerConfig, LossConfig
 from vlrl.forward import TokenPredictions, predict, prompt_positions
 from vlrl.logprobs import PolicyHead
 from vlrl.losses import LOSSES, Denominators, LossInputs, truncated_weight
+from vlrl.models.errors import ModelError
 from vlrl.models.load import check_family, freeze
 from vlrl.models.lora import has_lora, merged_weights
 from vlrl.models.patch_embed import use_patch_projection
 from vlrl.models.recompute import use_recompute
+from vlrl.routing import Routers
 from vlrl.shared_prefix import use_shared_prefix
 from vlrl.update_stats import StatsCollector, UpdateStats
 from vlrl.vision import VisionCounts, VisionPasses, VisionTower
@@ -104,6 +107,9 @@ class Learner:
             banned_token_ids=tuple(banned_token_ids),
             chunk=config.logprob_chunk,
         )
+        self.routers = Routers(model)
+        if config.routing_replay != "off" and not self.routers:
+            raise ModelError("learner.routing_replay: the model has no routers of experts")
         self.vision = VisionTower(model, int(config.vision_cache_gib * 2**30))
         self._trained = [p for p in model.parameters() if p.requires_grad]
         # A step of 1e-6 is lost in bfloat16's 8 bits: what is stepped there are fp32 copies.
@@ -127,11 +133,13 @@ class Learner:
 
         With `loss.old_logprobs` learner, pi_old is this moment's policy: for the first mini-batch
         its update's own forward (the ratio is 1), for the others one forward without gradient now.
+        `learner.routing_replay` learner keeps the experts that the same forward chooses.
         """
-        if self.loss.old_logprobs == "sampler" or not parts:
+        is_old = self.loss.old_logprobs == "learner"
+        if not parts or not (is_old or self.config.routing_replay == "learner"):
             return [self.update(part) for part in parts]
-        later = [with_old_logprobs(part, self.logprobs(part)) for part in parts[1:]]
-        first = self.update(parts[0], is_old=True)
+        later = [self._as_of_now(part) for part in parts[1:]]
+        first = self.update(parts[0], is_old=is_old)
         return [first, *(self.update(part) for part in later)]
 
     def update(self, groups: Sequence[LearnerGroup], *, is_old: bool = False) -> UpdateStats:
@@ -183,20 +191,37 @@ class Learner:
             num_prompt_tokens=work.num_prompt_tokens,
             num_response_tokens=work.num_response_tokens,
             padding_share=work.padding_share,
+            routers=self.routers.take_stats(),
         )
 
-    @torch.no_grad()
     def logprobs(self, groups: Sequence[LearnerGroup]) -> list[list[torch.Tensor]]:
         """The policy's log-probs of every response: [groups][responses], each fp32 [tokens]."""
+        return self._probe(groups)[0]
+
+    def _as_of_now(self, groups: Sequence[LearnerGroup]) -> list[LearnerGroup]:
+        """The groups with what the policy, as it is, says and chooses."""
+        logprobs, rows = self._probe(groups)
+        if self.loss.old_logprobs == "learner":
+            groups = with_old_logprobs(groups, logprobs)
+        return with_experts(groups, rows) if rows else list(groups)
+
+    @torch.no_grad()
+    def _probe(
+        self, groups: Sequence[LearnerGroup]
+    ) -> tuple[list[list[torch.Tensor]], list[tuple[Microbatch, torch.Tensor]]]:
+        """Log-probs, and the experts of each row if they are to be kept."""
+        rows: list[tuple[Microbatch, torch.Tensor]] = []
         found = [[torch.empty(0) for _ in group.responses] for group in groups]
-        rows = [{r.index: row for row, r in enumerate(group.responses)} for group in groups]
+        places = [{r.index: row for row, r in enumerate(group.responses)} for group in groups]
         batches, vision = self._open(groups)
         for batch, predictions in self._predictions(batches, vision):
             lengths = [n for span in batch.spans for n in span.response_lengths]
             parts = predictions.logprobs_R.cpu().split(lengths)
             for (place, index), logprobs_T in zip(batch.places_N, parts, strict=True):
-                found[place][rows[place][index]] = logprobs_T
-        return found
+                found[place][places[place][index]] = logprobs_T
+            if self.config.routing_replay == "learner":
+                rows.append((batch, self.routers.choices()))
+        return found, rows
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Every parameter by its Hugging Face name, for the sampler; a tied head comes once.
@@ -245,6 +270,7 @@ class Learner:
         if not divisors.num_tokens:
             raise ValueError("there is no response token to learn from in this mini-batch")
         batches, vision = self._open(groups)
+        self.routers.take_stats()  # of probes
         collector, work = StatsCollector(), _Work(vision.counts)
         for batch, predictions in self._predictions(batches, vision):
             inputs = self._inputs(batch, predictions.logprobs_R, divisors, is_old=is_old)
@@ -292,8 +318,13 @@ class Learner:
         self, batches: Sequence[Microbatch], vision: VisionPasses
     ) -> Iterator[tuple[Microbatch, TokenPredictions]]:
         """Each micro-batch's forward; its images go backward when the next one is asked for."""
+        replay, kernel = self.config.routing_replay, self.config.attention
         for index, batch in enumerate(batches):
-            yield batch, predict(self.model, batch, self._head, vision.embed(index))
+            if replay == "sampler" and batch.experts_TLK is None:
+                raise ValueError("learner.routing_replay: the sampler returned no experts")
+            with self.routers.row(batch.experts_TLK, replay=replay != "off"):
+                images = vision.embed(index)
+                yield batch, predict(self.model, batch, self._head, images, kernel=kernel)
             vision.done(index)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from vlrl.losses import LossInputs, LossOutputs
+from vlrl.routing import RouterStats
 
 BAND = (0.8, 1.2)
 """Ratios outside are counted as far off-policy."""
@@ -53,6 +54,7 @@ class UpdateStats:
         the cache of a frozen one. num_patches: that went through the tower.
     num_prompt_tokens: through the model, each prompt once for all its responses.
     padding_share: of the attention's slots.
+    routers: how the routers of a mixture of experts chose; None without one.
     """
 
     loss: float
@@ -77,6 +79,7 @@ class UpdateStats:
     num_prompt_tokens: int
     num_response_tokens: int
     padding_share: float
+    routers: RouterStats | None
 
 
 @dataclass
