@@ -230,6 +230,83 @@ AB=12 | 12
 -5 | -5.0
 x=-5 | -5
 \text{Pa} | \text{pa}
+90^\circ | 90º
+2 | ∛8
+(1,2) | (x,y)=(1,2)
+(1,2) | (x, y) = (1, 2)
+(1,2,3) | (a,b,c)=(1,2,3)
+f^{-1}(x)=\frac{x-1}{2} | \frac{x-1}{2}
+\frac{x-1}{2} | f^{-1}(x) = \frac{x-1}{2}
+\mathrm{ln}\,2 | \ln 2
+9:24 \text{ a.m.} | 9:24 a.m.
+9:24 \text{ a.m.} | 9:24 AM
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \left[\begin{array}{cc}1&2\\3&4\end{array}\right]
+\begin{pmatrix}1&2\\3&4\end{pmatrix} | \left(\begin{array}{cc}1&2\\3&4\end{array}\right)
+(-\infty,\infty) | ℝ
+5 | \therefore x = 5
+5 | \therefore 5
+2i | \sqrt{-4}
+\frac12 | \cos 60^\circ
+\frac12 | \sin\frac{\pi}{6}
+\ln\sqrt3 | \frac12\ln 3
+2^{n+1} | 2\cdot2^n
+3\times10^8 | 3×10⁸
+3\times10^8\text{ m/s} | 3 \times 10^8 m/s
+x+1 | \frac{x^2-1}{x-1}
+\frac{3}{4} | 3/4 cup
+5 | 5 USD
+12\text{ cm}^3 | 12 cm³
+\frac13 | 33\frac13\%
+x^3-1 | (x-1)(x^2+x+1)
+\frac{x}{2}+\frac{y}{3}=1 | 3x+2y=6
+3x+2y>6 | 6<3x+2y
+3x+2y>6 | -3x-2y<-6
+3x+2y>6 | 6x+4y>12
+x\ge0 | x\in[0,\infty)
+a^2b | ba^2
+2\cos^2 x-1 | \cos 2x
+\sec x | 1/\cos x
+10\% | 0.1
+-\frac{3}{4} | -3/4
+7 | 7.
+7 | 07
+(2,\infty) | (2, +\infty)
+\sqrt{2} | \sqrt[2]{2}
+\sqrt[3]{2} | 2^{1/3}
+\sqrt{2} | 2^{0.5}
+1000 | 1 \times 10^3
+1000 | 10^3
+1000 | 10 \times 10^2
+20 | 20\text{ units}
+20 | 20 sq units
+20\pi | 20π
+20\pi | \pi\cdot 20
+\frac{\sqrt{3}}{3} | \tan 30^\circ
+i | \sqrt{-1}
+1+i | i+1
+A=3,B=4 | B=4,A=3
+\text{A and B} | A and B
+\text{A and B} | A, B
+5\frac{1}{3} | 5 1/3
+5\frac{1}{3} | 5.\overline{3}
+5\frac{1}{3} | \frac{16}{3}
+0.1\overline{6} | \frac16
+0.\overline{142857} | 1/7
+4\pi r^2 | 4 \pi r^{2}
+\frac{4}{3}\pi r^3 | (4/3)\pi r^3
+x(x+1) | x^2+x
+-x+1 | 1-x
+2(l+w) | 2l+2w
+\$4.50 | 4.5
+\$4.50 | \$4.5
+12:00 | 12:00
+y=-3x+30 | y=30-3x
+y=-3x+30 | y+3x=30
+x=1 | 1=x
+x^2+y^2+z^2=r^2 | r^2=x^2+y^2+z^2
+\log_2 3 | \frac{\ln 3}{\ln 2}
+\text{infinitely many} | infinitely many
+\text{True} | true
 """
 DIFFERENT = r"""
 \pi | 3.14159
@@ -319,6 +396,22 @@ AB=12 | BA=12
 €5 | $5
 -5 | 5
 2x | 2X
+9:24 \text{ a.m.} | 9:24 pm
+1 | 0.999...
+\frac13 | 0.333...
+3x+2y=6 | 3x+2y=7
+3x+2y>6 | 3x+2y<6
+10\% | 10
+-\frac{3}{4} | \frac{3}{4}
+(2,\infty) | [2,\infty)
+1000 | 1k
+20\pi | 62.83
+A=3,B=4 | A=4,B=3
+\$4.50 | 450 cents
+x=1 | y=1
+\log_2 3 | 1.585
+e | 2.71828
+\text{True} | false
 """
 
 
