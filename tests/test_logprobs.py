@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vlrl.logprobs import PolicyHead, token_logprobs
 
@@ -75,3 +77,49 @@ def test_logits_of_any_size_stay_finite() -> None:
     assert entropy.tolist() == pytest.approx([0, 0], abs=1e-2)
     assert hidden.grad is not None
     assert hidden.grad.isfinite().all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    num_tokens=st.integers(1, 40),
+    vocabulary=st.integers(2, 70),
+    chunk=st.integers(1, 50),
+    temperature=st.floats(0.2, 2.0),
+    banned_share=st.sampled_from([0.0, 0.3]),
+    trained=st.sampled_from(["both", "hidden", "weight"]),
+)
+def test_no_chunk_changes_anything(
+    seed: int,
+    num_tokens: int,
+    vocabulary: int,
+    chunk: int,
+    temperature: float,
+    banned_share: float,
+    trained: str,
+) -> None:
+    """Values and gradients agree with the whole table in float64, whatever is cut how."""
+    rng = torch.Generator().manual_seed(seed)
+    hidden, weight = (torch.randn(n, 12, generator=rng) for n in (num_tokens, vocabulary))
+    banned = (torch.rand(vocabulary, generator=rng) < banned_share).nonzero()[:, 0].tolist()[1:]
+    allowed = torch.tensor([token for token in range(vocabulary) if token not in banned])
+    target = allowed[torch.randint(len(allowed), (num_tokens,), generator=rng)]
+    upstream = torch.randn(num_tokens, generator=rng)
+    head = PolicyHead(temperature=temperature, banned_token_ids=tuple(banned), chunk=chunk)
+
+    def run(dtype: torch.dtype) -> tuple[list[torch.Tensor], list[torch.Tensor | None]]:
+        inputs = [tensor.to(dtype, copy=True) for tensor in (hidden, weight)]
+        for tensor, name in zip(inputs, ("hidden", "weight"), strict=True):
+            tensor.requires_grad_(trained in ("both", name))
+        compute = reference if dtype == torch.float64 else token_logprobs
+        logprobs, entropy = compute(inputs[0], inputs[1], target, head)
+        (logprobs * upstream).sum().backward()
+        return [logprobs.double(), entropy.double()], [tensor.grad for tensor in inputs]
+
+    (values, gradients), (exact, exact_gradients) = run(torch.float32), run(torch.float64)
+    for found, expected in zip(values, exact, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-5)
+    for found, expected in zip(gradients, exact_gradients, strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None and expected is not None:
+            torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=5e-5)

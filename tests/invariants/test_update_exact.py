@@ -1,0 +1,166 @@
+"""An update equals the plain one: one sequence at a time, the paper's formulas, torch's autograd.
+
+Groups, images that groups share, budgets, cuts, frozen towers and recomputed layers are drawn at
+random; loss, log-probs and every gradient must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.test_learner import ON_POLICY, edited
+from tests.tiny_groups import (
+    BANNED,
+    gradients,
+    group,
+    image,
+    mixed_groups,
+    plain_logprobs,
+    tiny_model,
+    worst_gradient_error,
+)
+from vlrl.batch import LearnerGroup
+from vlrl.config import LearnerConfig, LossConfig
+from vlrl.learner import Learner
+
+FROZEN = ("model.visual.*",)
+Average = Literal["sequence", "token"]
+
+
+def make_learner(model: Any, loss: LossConfig, freeze: tuple[str, ...], **config: Any) -> Learner:
+    return Learner(
+        model,
+        config=LearnerConfig(**config),
+        loss=loss,
+        temperature=ON_POLICY.temperature,
+        banned_token_ids=BANNED,
+        max_response_tokens=40,
+        freeze_patterns=freeze,
+    )
+
+
+def plain_sapo(model: Any, groups: Sequence[LearnerGroup], average: Average) -> torch.Tensor:
+    """Eqs. 5 and 6 of arXiv 2511.20347 with f(1) left out, from whole sequences."""
+    values: list[torch.Tensor] = []
+    for (place, index), logprobs in plain_logprobs(model, groups, ON_POLICY).items():
+        response = groups[place].responses[index]
+        ratio = (logprobs - torch.tensor(response.sampler_logprobs)).exp()
+        tau = 1.0 if response.advantage > 0 else 1.05
+        gate = 4 / tau * torch.sigmoid(tau * (ratio - 1)) - 2 / tau
+        values.append(-response.advantage * gate)
+    if average == "token":
+        return torch.cat(values).mean()
+    return torch.stack([v.mean() if len(v) else v.sum() for v in values]).mean()
+
+
+def near_policy(model: Any, groups: Sequence[LearnerGroup], seed: int) -> list[LearnerGroup]:
+    """The groups as sampled by a policy that is about 0.3 nats a token from the model's."""
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        own = plain_logprobs(model, groups, ON_POLICY)
+
+    def change(place: int, r: Any) -> dict[str, Any]:
+        noise = 0.3 * torch.randn(len(r.token_ids), generator=rng)
+        return {"sampler_logprobs": tuple((own[place, r.index] + noise).tolist())}
+
+    return [edited(g, lambda r, n=n: change(n, r)) for n, g in enumerate(groups)]
+
+
+@settings(max_examples=14, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    prompts=st.lists(
+        st.tuples(
+            st.integers(1, 40),  # text tokens
+            st.sampled_from([(), (0,), (1,), (0, 1, 2), (2, 0, 0)]),  # images, some shared
+            st.lists(st.integers(0, 20), min_size=1, max_size=3),
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    max_tokens=st.integers(1, 250),
+    max_patches=st.sampled_from([1, 30, 10_000]),
+    chunk=st.integers(1, 40),
+    average=st.sampled_from(["sequence", "token"]),
+    freeze=st.sampled_from([(), FROZEN]),
+    recompute=st.booleans(),
+)
+def test_an_update_equals_the_plain_one(
+    seed: int,
+    prompts: list[tuple[int, tuple[int, ...], list[int]]],
+    max_tokens: int,
+    max_patches: int,
+    chunk: int,
+    average: Average,
+    freeze: tuple[str, ...],
+    recompute: bool,
+) -> None:
+    model = tiny_model()
+    rng = torch.Generator().manual_seed(seed)
+    pictures = [image(model, *size, rng) for size in ((2, 4), (4, 4), (2, 2))]
+    groups = [
+        group(rng, prompt=text, responses=lengths, images=[pictures[i] for i in images])
+        for text, images, lengths in prompts
+    ]
+    if not any(length for _, _, lengths in prompts for length in lengths):
+        groups.append(group(rng, prompt=3, responses=(2,)))
+    groups = near_policy(model, groups, seed)
+    agent = make_learner(
+        model,
+        LossConfig(average=average),
+        freeze,
+        tokens_per_microbatch=max_tokens,
+        patches_per_microbatch=max_patches,
+        logprob_chunk=chunk,
+        gradient_checkpointing=recompute,
+    )
+    collector, work = agent._backward(groups)
+    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    assert work.images.num_forwards == work.images.num_unique
+    loss = plain_sapo(model, groups, average)
+    assert collector.loss == pytest.approx(float(loss.detach()), rel=1e-5, abs=1e-6)
+    expected = gradients(model, loss)
+    # A part that no response feels (all of the vision tower without images) has no gradient.
+    assert worst_gradient_error(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_bfloat16_is_close_to_fp32_and_no_further_than_the_plain_model(family: str) -> None:
+    """The same weights, those that bfloat16 can hold, computed with in both.
+
+    Log-probs within 1e-2. The gradient is itself known to little more than that in bfloat16 (these
+    weights are sharper than a real model's): no further off than one sequence at a time is.
+    """
+    exact, half = tiny_model(family).bfloat16().float(), tiny_model(family).bfloat16()
+    agents = [make_learner(m, LossConfig(), ()) for m in (exact, half)]
+    groups = near_policy(exact, mixed_groups(exact), seed=0)
+    expected, found = (
+        torch.cat([x for own in agent.logprobs(groups) for x in own]) for agent in agents
+    )
+    assert relative(found, expected) < 1e-2
+
+    for agent in agents:
+        agent._backward(groups)
+    exact_gradient, gradient = (whole_gradient(m) for m in (exact, half))
+    plain_sapo(half, groups, "sequence").backward()
+    error = relative(gradient, exact_gradient)
+    assert error < 2e-2
+    assert error < 1.1 * relative(whole_gradient(half), exact_gradient)
+
+
+def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+def whole_gradient(model: Any) -> torch.Tensor:
+    """All parameters' gradients in one vector, and none left in the model."""
+    found = torch.cat([p.grad.float().flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
+    return found
