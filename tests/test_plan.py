@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import accumulate
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from tests.tiny_groups import HEAD, HUGE, MEDIA, group, image, tiny_model
 from vlrl.batch import Microbatch, microbatches
 from vlrl.cli import app
-from vlrl.config import LearnerConfig, LossConfig, RunConfig, parse
+from vlrl.config import LearnerConfig, LoraConfig, LossConfig, ModelConfig, RunConfig, parse
 from vlrl.forward import predict, prompt_positions
 from vlrl.learner import Learner
 from vlrl.models.patch_embed import use_patch_projection
@@ -23,6 +24,7 @@ from vlrl.plan.estimate import GIB, Machine, Plan, make_plans, unfit
 from vlrl.plan.model import meta_policy
 from vlrl.plan.shapes import shape_name, shape_names
 from vlrl.plan.sizes import PlanError, sizes_of
+from vlrl.plan.warn import misfits
 
 PROMPT_TEXT, RESPONSES = 40, (16, 30, 16, 7)
 
@@ -53,7 +55,7 @@ def saved_bytes(model: Any, batch: Microbatch) -> int:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"])
 def test_activations_are_what_autograd_saves(family: str, dtype: torch.dtype) -> None:
     model = tiny_model(family).to(dtype)
     use_patch_projection(model)
@@ -123,7 +125,9 @@ PUBLISHED = {
 def test_every_shape_has_the_published_number_of_parameters() -> None:
     assert shape_names() == sorted(PUBLISHED)
     for name, published in PUBLISHED.items():
-        assert sum(p.numel() for p in meta_policy(name).parameters()) == published, name
+        assert (
+            sum(p.numel() for p in meta_policy(ModelConfig(path=name)).parameters()) == published
+        ), name
 
 
 def test_hub_ids_mean_shapes() -> None:
@@ -148,12 +152,10 @@ def config(**learner: Any) -> RunConfig:
     )
 
 
-def plans(
-    gib: float, num_gpus: int = 1, freeze: tuple[str, ...] = (), **learner: Any
-) -> list[Plan]:
+def plans(gib: float, num_gpus: int = 1, model: Any = None, **learner: Any) -> list[Plan]:
     machine = Machine(num_gpus=num_gpus, memory_bytes=int(gib * GIB))
-    model = meta_policy("qwen3-vl-2b", freeze)
-    return make_plans(config(**learner), model, machine, dtype="bfloat16")
+    policy = meta_policy(ModelConfig(path="qwen3-vl-2b", **(model or {})))
+    return make_plans(config(**learner), policy, machine, dtype="bfloat16")
 
 
 def test_fixed_parts_by_hand() -> None:
@@ -175,10 +177,13 @@ def test_what_is_frozen_or_sharded_costs_less() -> None:
     plain, _, sharded, _ = plans(80, num_gpus=8)
     assert sharded.learner.optimizer * 8 == pytest.approx(plain.learner.optimizer)
     assert sharded.learner.activations == plain.learner.activations
-    frozen, _ = plans(80, freeze=("model.visual.*",))
+    frozen, _ = plans(80, model={"freeze": ("model.visual.*",)})
     assert frozen.parameters.trained < plain.parameters.trained
     assert frozen.learner.activations < plain.learner.activations
     assert frozen.learner.weights == plain.learner.weights
+    adapters, _ = plans(80, model={"lora": LoraConfig(rank=8)})
+    assert adapters.parameters.trained < adapters.parameters.total / 50
+    assert adapters.learner.optimizer < plain.learner.optimizer / 50
 
 
 def test_the_largest_microbatch_fits_and_one_more_token_does_not() -> None:
@@ -194,7 +199,7 @@ def test_the_largest_microbatch_fits_and_one_more_token_does_not() -> None:
 
 
 def test_what_cannot_fit_says_what_to_change() -> None:
-    model = meta_policy("qwen3-vl-2b")
+    model = meta_policy(ModelConfig(path="qwen3-vl-2b"))
     (problem,) = unfit(config(), model, 40 * GIB, dtype="bfloat16")
     assert "model.freeze" in problem and "gradient_checkpointing" in problem
     small = unfit(config(gradient_checkpointing=True), model, 8 * GIB, dtype="bfloat16")
@@ -203,6 +208,14 @@ def test_what_cannot_fit_says_what_to_change() -> None:
     assert "learner.tokens_per_microbatch=16384 needs" in budget
     fits = config(gradient_checkpointing=True, tokens_per_microbatch=4096)
     assert not unfit(fits, model, 140 * GIB, dtype="bfloat16")
+
+
+def test_a_machine_with_a_gpu_is_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not misfits(config())
+    small = SimpleNamespace(total_memory=16 * GIB)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: small)
+    assert any("the learner needs" in problem for problem in misfits(config()))
 
 
 def test_an_unknown_family_is_refused() -> None:

@@ -20,6 +20,7 @@ from vlrl.evaluate import evaluate, prompt_check
 from vlrl.learner import Learner
 from vlrl.models.load import dtype_name, load_policy, load_processor, resolve, save_policy
 from vlrl.models.lora import ADAPTER_FOLDER, add_lora, load_adapter
+from vlrl.plan.warn import misfits
 from vlrl.report.canaries import Canaries, canaries
 from vlrl.report.console import Progress
 from vlrl.report.log import append_jsonl, drop_after, read_jsonl, scores_as_json
@@ -213,6 +214,8 @@ def open_run(
     rules, held_out = open_rules(cfg), open_held_out(cfg.rewards.held_out)
     _prove_sandbox(cfg, tasks, progress)
     path = str(saved) if saved else resolve(cfg.model.path)
+    for problem in misfits(cfg):
+        progress.warn(f"this run may not fit: {problem}")
     with progress.phase("loading the policy", announce=True):
         pixel_dtype = getattr(torch, dtype_name(cfg.model.dtype))
         chat = Chat(load_processor(path), cfg.images, pixel_dtype)

@@ -30,7 +30,7 @@ def _mlp_bytes(text: TextSizes, item: int) -> int:
         return 4 * text.intermediate * item
     experts = text.experts
     # Each of its experts gets a copy of the token and gives one back, to be weighed.
-    routed = experts.per_token * (2 * text.hidden + 5 * experts.intermediate) * item
+    routed = experts.per_token * (2 * text.hidden + 4 * experts.intermediate) * item
     return routed + 2 * experts.num * FLOAT32
 
 

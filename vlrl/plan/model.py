@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from vlrl.config import ModelConfig
 from vlrl.models.load import freeze, resolve
+from vlrl.models.lora import add_lora
 from vlrl.plan.shapes import shape_config, shape_name
 
 
@@ -26,8 +27,8 @@ def policy_config(path: str) -> Any:
     return shape_config(name) if name else AutoConfig.from_pretrained(resolve(path))
 
 
-def meta_policy(path: str, freeze_patterns: Sequence[str] = ()) -> Any:
-    """The model of `policy_config(path)`, frozen as `model.freeze` says.
+def meta_policy(config: ModelConfig) -> Any:
+    """The model that a config names, frozen or with adapters as it says.
 
     Raises:
         ModelError: no such checkpoint, or a pattern that matches nothing.
@@ -36,6 +37,9 @@ def meta_policy(path: str, freeze_patterns: Sequence[str] = ()) -> Any:
     from transformers import AutoModelForImageTextToText
 
     with torch.device("meta"):
-        model = AutoModelForImageTextToText.from_config(policy_config(path))
-    freeze(model, freeze_patterns)
+        model = AutoModelForImageTextToText.from_config(policy_config(config.path))
+        if config.lora:
+            add_lora(model, config.lora, seed=0, base=config.path)
+    if not config.lora:
+        freeze(model, config.freeze)
     return model

@@ -35,7 +35,7 @@ def _plans(cfg: RunConfig, path: str, machine: Machine) -> list[Plan]:
     # auto is bfloat16 on the GPUs that are planned for, whatever this machine has.
     dtype = "float32" if cfg.model.dtype == "float32" else "bfloat16"
     try:
-        model = meta_policy(path, cfg.model.freeze)
+        model = meta_policy(cfg.model.model_copy(update={"path": path}))
     except OSError as error:
         raise ConfigError(
             f"{path}: not in a local folder, and the hub did not give it. Shapes that ship with "
