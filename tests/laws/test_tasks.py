@@ -17,7 +17,22 @@ import pytest
 
 from vlrl.sandbox import SandboxBroken, default_sandbox
 from vlrl.tasks import TASKS, Row
-from vlrl.types import CallTest, CallTests, Completion, Finish, Problem, Status, Verdict
+from vlrl.types import (
+    Boxes,
+    CallTest,
+    CallTests,
+    Completion,
+    Count,
+    Finish,
+    JsonFields,
+    NearNumber,
+    Pattern,
+    Points,
+    Problem,
+    SimilarText,
+    Status,
+    Verdict,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +71,23 @@ CASES = [
         gold="Ann is a knight, and Bo is a knave.",
         wrong="Ann is a knave, and Bo is a knave.",
     ),
+    Case(
+        domain="image_qa",
+        answer=Boxes(boxes=((10, 10, 110, 110),), size=(640, 480)),
+        gold="[12, 10, 110, 110]",
+        wrong="[70, 10, 110, 110]",
+    ),
+    Case(domain="image_qa", answer=Points(regions=((1, 1, 4, 4),)), gold="(2, 3)", wrong="(5, 5)"),
+    Case(domain="image_qa", answer=JsonFields(value={"a": 5}), gold='{"a": 5}', wrong='{"a": "5"}'),
+    Case(domain="image_qa", answer=SimilarText(texts=("Ipoh",)), gold="lpoh", wrong="Ko"),
+    Case(domain="logic", answer=Count(value=4), gold="There are four.", wrong="There are 14."),
+    Case(domain="logic", answer=NearNumber(value="4.2", relative=0.1), gold="4.1", wrong="5"),
+    Case(
+        domain="logic",
+        answer=Pattern(pattern="[A-Z]{2}[0-9]+", example="AB12"),
+        gold="XY9",
+        wrong="X9",
+    ),
     Case(domain="coding", answer=CALLS, gold="def f(x): return x * x", wrong="def f(x): return x"),
     Case(
         domain="coding",
@@ -65,6 +97,7 @@ CASES = [
         wrong="def f(x): return 9",
     ),
 ]
+CODING = next(case for case in CASES if case.domain == "coding")
 MEGABYTE = 1 << 20
 HOSTILE = {
     "empty": "",
@@ -113,7 +146,7 @@ def grade(case: Case, text: str) -> Verdict:
 @pytest.fixture(scope="module", autouse=True)
 def warm() -> Iterator[None]:
     """Starting the worker processes is not part of a verdict's time."""
-    for case in (CASES[1], CASES[7]):
+    for case in (CASES[1], CODING):
         grade(case, case.wrong)
     yield
 
@@ -170,7 +203,7 @@ def test_a_broken_sandbox_is_an_exception_and_no_verdict(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(default_sandbox(), "run", broken)
     with pytest.raises(SandboxBroken):
-        grade(CASES[7], CASES[7].gold)
+        grade(CODING, CODING.gold)
 
 
 def test_a_broken_math_pool_is_an_exception_and_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from vlrl.grading.response import clean
 
 ARTICLES = ("a ", "an ", "the ")
 
 
+@lru_cache(maxsize=4096)
 def normalise_text(text: str, *, articles: bool = False) -> str:
     """Case, Unicode form, blanks and a final stop set aside; with `articles`, a leading one too."""
     text = strip_text_commands(clean(text)).casefold()
