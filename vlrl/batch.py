@@ -136,6 +136,7 @@ def learner_group(
                 token_ids=attempt.completion.token_ids,
                 sampler_logprobs=attempt.completion.logprobs,
                 advantage=advantage,
+                experts=attempt.completion.experts,
             )
             for index, (attempt, advantage) in enumerate(zip(taken, values, strict=True))
         ),

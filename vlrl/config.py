@@ -111,6 +111,9 @@ class SamplerConfig(Section):
     max_num_seqs: int = Field(default=256, gt=0)
     eager: bool | None = None
     """vLLM without compilation; None: eager on a CPU, compiled on a GPU."""
+    experts: bool = False
+    """Have vLLM say which experts of a mixture it chose: for the updates' statistics and for
+    learner.routing_replay sampler."""
     max_probe_kl: float = Field(default=1e-2, gt=0)
     """After each weight sync: the mean KL(sampler || learner) in nats above which the run stops."""
 
@@ -175,7 +178,7 @@ class LearnerConfig(Section):
     """flex: one compiled kernel; buckets: gathered and padded; auto: flex on a GPU."""
     routing_replay: Literal["off", "learner", "sampler"] = "off"
     """Experts of a mixture that stand: those chosen before a rollout batch's first update, for its
-    later ones (a forward more); or the sampler's, which vLLM returns on a GPU."""
+    later ones (a forward more); or the sampler's, with sampler.experts."""
 
 
 class SandboxConfig(Section):
@@ -276,6 +279,12 @@ class RunConfig(Section):
     def _minibatches_fit(self) -> RunConfig:
         if self.learner.minibatches > self.data.prompts_per_step:
             raise ValueError("learner.minibatches is larger than data.prompts_per_step")
+        return self
+
+    @model_validator(mode="after")
+    def _experts_to_replay(self) -> RunConfig:
+        if self.learner.routing_replay == "sampler" and not self.sampler.experts:
+            raise ValueError("learner.routing_replay=sampler needs sampler.experts=true")
         return self
 
 

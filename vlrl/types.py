@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 ImageSource = Path | bytes
 """An encoded image: a file's path, or the file's bytes. Decoded once, by chat.py."""
@@ -217,6 +218,8 @@ class Completion:
     `logprobs` are the sampler's, in nats, of each token under the distribution that was sampled:
     logits divided by the temperature, media tokens banned. The learner computes the same.
     The end-of-turn token belongs to `token_ids`, not to `text`.
+    `experts`: those that the sampler's routers chose for each token but the last, if it says so:
+    a tensor [T - 1, layers, experts of a token].
 
     Raises:
         ValueError: not as many log-probs as tokens.
@@ -227,6 +230,7 @@ class Completion:
     logprobs: tuple[float, ...]
     finish: Finish
     policy_version: int = 0
+    experts: Any = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if len(self.token_ids) != len(self.logprobs):

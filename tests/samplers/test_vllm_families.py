@@ -14,6 +14,7 @@ from vlrl.models.load import load_policy
 from vlrl.samplers.base import SamplingParams
 from vlrl.samplers.probe import compare
 from vlrl.samplers.vllm_engine import VllmSampler
+from vlrl.types import Completion
 
 pytestmark = pytest.mark.vllm
 PARAMS = SamplingParams(n=2, max_tokens=16, seed=3)
@@ -24,21 +25,21 @@ PARAMS = SamplingParams(n=2, max_tokens=16, seed=3)
 )
 def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> None:
     _, chat = tiny.build(tmp_path, family=family, tied=tied)
+    has_experts = family.endswith("_moe")
+    config = SamplerConfig(max_num_seqs=8, experts=has_experts)
     learner = Learner(
         load_policy(str(tmp_path), "float32"),
-        config=LearnerConfig(),
+        config=LearnerConfig(routing_replay="sampler" if has_experts else "off"),
         loss=LossConfig(),
         temperature=1.0,
         banned_token_ids=chat.banned_token_ids,
         max_response_tokens=PARAMS.max_tokens,
     )
     prompts = tiny.prompts(chat)
-    sampler = VllmSampler(
-        tmp_path, chat, SamplerConfig(max_num_seqs=8), max_model_len=256, dtype="float32"
-    )
+    sampler = VllmSampler(tmp_path, chat, config, max_model_len=256, dtype="float32")
 
-    def difference() -> float:
-        groups = [
+    def groups_of(samples: list[list[Completion]]) -> list[LearnerGroup]:
+        return [
             LearnerGroup(
                 id=str(i),
                 domain="image_qa",
@@ -50,12 +51,16 @@ def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> N
                         token_ids=c.token_ids,
                         sampler_logprobs=c.logprobs,
                         advantage=1.0,
+                        experts=c.experts,
                     )
                     for j, c in enumerate(completions)
                 ),
             )
             for i, (prompt, completions) in enumerate(zip(prompts, samples, strict=True))
         ]
+
+    def difference() -> float:
+        groups = groups_of(samples)
         theirs = [r.sampler_logprobs for group in groups for r in group.responses]
         ours = [row.tolist() for group in learner.logprobs(groups) for row in group]
         return compare(theirs, ours).max_abs
@@ -69,5 +74,12 @@ def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> N
             sampler.load_weights(learner.weights(), version)
             samples = sampler.sample(prompts, PARAMS)
             assert difference() < 1e-4
+        if has_experts:
+            routers = learner.update(groups_of(samples)).routers
+            assert routers is not None
+            assert routers.replayed > 0 and routers.differ_tokens == 0
+            tiny.shake(learner.model, seed=3, std=0.1)
+            routers = learner.update(groups_of(samples)).routers
+            assert routers is not None and routers.differ_tokens
     finally:
         sampler.close()

@@ -9,6 +9,7 @@ prompts, parameters and seeds only: no cache outlives a call.
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -22,6 +23,7 @@ from vlrl.chat import Chat
 from vlrl.config import SamplerConfig
 from vlrl.models.experts import as_released
 from vlrl.samplers.base import OnGroup, SamplerError, SamplingParams, prompt_seeds
+from vlrl.samplers.vllm_experts import ExpertListener, returned_experts
 from vlrl.samplers.vllm_process import kept_random_state, prepare_import, undisturbed
 from vlrl.types import Completion, Finish, Prompt
 
@@ -63,8 +65,14 @@ class VllmSampler:
         self.on_cpu = not torch.cuda.is_available()
         self.eager = self.on_cpu if config.eager is None else config.eager
         self._family = str(AutoConfig.from_pretrained(model).model_type)
+        if config.experts and not self.on_cpu:
+            # Read again and again, so not only while the engine starts.
+            os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
         with undisturbed(), self._stance():
             self._llm: Any = _start(self._engine_args(str(model), config, dtype))
+        self._returns_experts = config.experts
+        listens = config.experts and self.on_cpu
+        self._listener = ExpertListener(self._llm) if listens else None
 
     def sample(
         self,
@@ -89,6 +97,8 @@ class VllmSampler:
         # vLLM draws from torch's generator at every step, seeded or not: keep that out of the run.
         with kept_random_state(), self._stance():
             self._reset_caches()
+            if self._listener is not None:
+                self._listener.forget()
             names = self._llm.enqueue([self._input(p) for p in prompts], requests, use_tqdm=False)
             index_of = {_external(name): index for index, name in enumerate(names)}
             try:
@@ -98,7 +108,9 @@ class VllmSampler:
                             continue
                         index = index_of[_external(output.request_id)]
                         _check_ids(index, tuple(output.prompt_token_ids), expanded[index])
-                        groups[index] = [self._completion(one) for one in output.outputs]
+                        groups[index] = [
+                            self._completion(one, names[index], params.n) for one in output.outputs
+                        ]
                         if on_group is not None:
                             on_group(index, groups[index])
             finally:  # an error or Ctrl-C in between must not leave requests for the next call
@@ -156,6 +168,8 @@ class VllmSampler:
             arguments["kv_cache_memory_bytes"] = kv_cache_bytes(model, num_tokens, dtype)
         else:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
+            if config.experts:
+                arguments["enable_return_routed_experts"] = True
         return arguments
 
     def _stance(self) -> AbstractContextManager[object]:
@@ -201,14 +215,22 @@ class VllmSampler:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
-    def _completion(self, output: Any) -> Completion:
+    def _completion(self, output: Any, name: str, n: int) -> Completion:
+        """One of the `n` outputs of the request that the engine calls `name`."""
         token_ids = tuple(output.token_ids)
+        experts = None
+        if self._listener is not None:
+            own = f"{output.index}_{name}" if n > 1 else name  # as vLLM names a request's parts
+            experts = self._listener.take(own, len(token_ids))
+        elif self._returns_experts:
+            experts = returned_experts(output)
         return Completion(
             text=self.chat.decode(token_ids),
             token_ids=token_ids,
             logprobs=tuple(output.logprobs.logprobs),
             finish=_FINISH.get(output.finish_reason, Finish.ABORT),
             policy_version=self.version,
+            experts=experts,
         )
 
     def _reset_caches(self) -> None:
