@@ -21,6 +21,7 @@ from vlrl.grading.math_read import read, read_lettered
 from vlrl.grading.math_shape import Items, Refused, Shape, Value
 from vlrl.grading.math_spelling import unwrapped
 from vlrl.grading.math_tokens import MAX_CHARACTERS
+from vlrl.grading.math_value import exact
 from vlrl.grading.response import clean
 
 _WORDS = re.compile(r"(?<![\\a-zA-Z])(?:or|and|if|else|to|import|lambda|exec|eval)(?![a-zA-Z])")
@@ -66,9 +67,14 @@ def same_answer(gold: str, answer: str) -> Match:
             return _match(same_shape(wanted, got) or _same_ungrouped(gold, answer, wanted, got))
         except Undecided:
             return _by_algebra(gold, answer)
-    if wanted is None or _ALGEBRA.search(answer):
+    if wanted is None or (_ALGEBRA.search(answer) and not _is_number(wanted)):
         return _by_algebra(gold, answer)
     return Match.DIFFERENT
+
+
+def _is_number(gold: Shape) -> bool:
+    r"""Whether the gold is a number: then `\gcd(12, 18)` is work left undone, not an answer."""
+    return isinstance(gold, Value) and exact(gold.node) is not None
 
 
 def _match(same: bool) -> Match:
