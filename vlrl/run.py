@@ -205,10 +205,7 @@ def open_run(
         ConfigError, ModelError, CheckpointError: what can't be opened, and what to do.
         SandboxUnavailable: a domain's programs can't be run safely on this machine.
     """
-    folder = cfg.out
-    if not resume:
-        _refuse_used(folder)
-    saved = checkpoint.latest(folder / "checkpoints") if resume else None
+    folder, saved = cfg.out, _start(cfg.out, resume=resume)
     # Before anything slow: a misspelt name is found at once.
     suites = [load_suite(name, cfg.data.root) for name in cfg.eval.suites]
     rules, held_out = open_rules(cfg), open_held_out(cfg.rewards.held_out)
@@ -298,13 +295,20 @@ def _prove_sandbox(cfg: RunConfig, tasks: Mapping[str, Task], progress: Progress
             progress.warn(f"programs run in a weaker sandbox: {protection.mark}")
 
 
-def _refuse_used(folder: Path) -> None:
-    """A new run wants an empty folder: nothing of an older run is overwritten."""
+def _start(folder: Path, *, resume: bool) -> Path | None:
+    """The checkpoint to go on from; a new run has none.
+
+    Raises:
+        ConfigError: a new run's folder isn't empty; nothing of an older run is overwritten.
+    """
+    if resume:
+        return checkpoint.latest(folder / "checkpoints")
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(
             f"{folder} holds a run already: go on with `vlrl train {folder} --resume`, "
             "choose another folder with out=FOLDER, or remove it"
         )
+    return None
 
 
 def _restore(run: Run, saved: Path) -> None:
