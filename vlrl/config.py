@@ -24,7 +24,7 @@ BUILTIN_MODEL = "tiny-qwen3-vl"
 class LoraConfig(Section):
     """Low-rank adapters in place of full training (needs peft)."""
 
-    rank: int = Field(default=16, gt=0)
+    rank: int = Field(default=16, gt=0, le=512)
     alpha: float = Field(default=32.0, gt=0)
     """The adapter's product is scaled by alpha / rank."""
     target: tuple[str, ...] = Field(
@@ -35,6 +35,8 @@ class LoraConfig(Section):
         min_length=1,
     )
     """Glob patterns of linear layers that get one; one that matches nothing is an error."""
+    sync: Literal["adapter", "merged"] = "adapter"
+    """What the sampler is given: the adapters alone, or whole weights with the adapters merged."""
 
 
 class ModelConfig(Section):

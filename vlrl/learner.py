@@ -28,7 +28,7 @@ from vlrl.logprobs import PolicyHead
 from vlrl.losses import LOSSES, Denominators, LossInputs, truncated_weight
 from vlrl.models.errors import ModelError
 from vlrl.models.load import check_family, freeze
-from vlrl.models.lora import has_lora, merged_weights
+from vlrl.models.lora import adapter_weights, has_lora, merged_weights
 from vlrl.models.patch_embed import use_patch_projection
 from vlrl.models.recompute import use_recompute
 from vlrl.routing import Routers
@@ -229,6 +229,10 @@ class Learner:
         Adapters are merged on the way (see models/lora.py), one layer at a time.
         """
         yield from merged_weights(self.model)
+
+    def adapter(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """The adapters' tensors by peft's names, for a sampler that holds the base weights."""
+        yield from adapter_weights(self.model)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs besides the model's weights, which a checkpoint holds."""

@@ -14,7 +14,7 @@ from vlrl import checkpoint, config
 from vlrl.batch import learner_group
 from vlrl.broken import Check
 from vlrl.chat import Chat
-from vlrl.config import ConfigError, RunConfig
+from vlrl.config import ConfigError, LoraConfig, RunConfig
 from vlrl.data import ProblemStream, StreamState
 from vlrl.evaluate import evaluate, prompt_check
 from vlrl.learner import Learner
@@ -105,7 +105,8 @@ class Run:
 
     def sync(self) -> None:
         """Hand the learner's weights to the sampler; their version is the number of updates."""
-        self.sampler.load_weights(self.learner.weights(), version=self.learner.num_updates)
+        weights = self.learner.adapter if _adapter_alone(self.config) else self.learner.weights
+        self.sampler.load_weights(weights(), version=self.learner.num_updates)
 
     def check_sync(self, groups: Sequence[Group]) -> Agreement:
         """Compare both sides' log-probs of one freshly sampled group of each domain.
@@ -218,7 +219,8 @@ def open_run(
         chat = Chat(load_processor(path), cfg.images, pixel_dtype)
         learner = _open_learner(path, chat, cfg, saved)
     with progress.phase("starting the sampler", announce=True):
-        sampler = (make_sampler or vllm_sampler)(path, chat, cfg)
+        base = resolve(cfg.model.path) if _adapter_alone(cfg) else path
+        sampler = (make_sampler or vllm_sampler)(base, chat, cfg)
     rollout = Rollout(chat, sampler, tasks)
     try:
         check = prompt_check(chat, cfg.data.max_prompt_tokens)
@@ -263,6 +265,7 @@ def vllm_sampler(path: str, chat: Chat, cfg: RunConfig) -> Sampler:
         cfg.sampler,
         max_model_len=cfg.sampler.max_model_len or room,
         dtype=dtype_name(cfg.model.dtype),
+        lora=_adapter_alone(cfg),
     )
 
 
@@ -293,6 +296,12 @@ def _prove_sandbox(cfg: RunConfig, tasks: Mapping[str, Task], progress: Progress
         protection = default_sandbox().protection()
         if protection.plan.unsafe:
             progress.warn(f"programs run in a weaker sandbox: {protection.mark}")
+
+
+def _adapter_alone(cfg: RunConfig) -> LoraConfig | None:
+    """The adapters' config if a sync hands over them alone."""
+    lora = cfg.model.lora
+    return lora if lora and lora.sync == "adapter" else None
 
 
 def _start(folder: Path, *, resume: bool) -> Path | None:

@@ -25,6 +25,7 @@ from vlrl.learner import Learner
 from vlrl.models.load import ModelError, load_policy, save_policy
 from vlrl.models.lora import add_lora, load_adapter
 from vlrl.models.random_tiny import TinySize, random_model
+from vlrl.samplers.scripted import ScriptedSampler
 from vlrl.train import train
 
 pytest.importorskip("peft")
@@ -73,7 +74,7 @@ def test_adapters_alone_are_trained_and_the_base_never_changes() -> None:
 @pytest.mark.parametrize("recompute", [False, True])
 def test_gradients_are_those_of_one_sequence_at_a_time(recompute: bool) -> None:
     agent = learner(
-        lora=LoraConfig(rank=3, target=("*_proj", "*.visual.*.qkv")),
+        lora=LoraConfig(rank=3, target=("*_proj", "*.visual.*.qkv"), sync="merged"),
         gradient_checkpointing=recompute,
         tokens_per_microbatch=60,
     )
@@ -166,3 +167,40 @@ def test_a_pattern_of_no_linear_layer_names_near_ones() -> None:
 def test_freeze_beside_lora_is_refused() -> None:
     with pytest.raises(ConfigError, match="leave out freeze"):
         validate(ModelConfig, {"lora": {}, "freeze": ["model.visual.*"]}, "a.yaml")
+
+
+def test_adapters_of_the_vision_tower_are_only_synced_merged() -> None:
+    target = ("model.visual.blocks.*.attn.qkv",)
+    with pytest.raises(ModelError, match=r"model\.visual\.blocks\.0\.attn\.qkv.*sync=merged"):
+        learner(lora=LoraConfig(target=target))
+    assert learner(lora=LoraConfig(target=target, sync="merged"))
+
+
+@pytest.mark.parametrize("sync", ["adapter", "merged"])
+def test_a_run_hands_over_what_its_config_says(sync: str, tmp_path: Path) -> None:
+    seen: list[tuple[str, set[str]]] = []
+
+    class Listens(ScriptedSampler):
+        def load_weights(self, named_tensors: Any, version: int) -> None:
+            tensors = list(named_tensors)
+            seen.append((path_seen[-1], {name for name, _ in tensors}))
+            super().load_weights(iter(tensors), version)
+
+    path_seen: list[str] = []
+
+    def make(path: str, chat: Any, config: Any) -> ScriptedSampler:
+        path_seen.append(path)
+        return Listens(chat, lambda prompt: list(guesses()))
+
+    def config(*overrides: str) -> Any:
+        model = {"lora": {"rank": 2, "sync": sync}}
+        return small_config(tmp_path / "run", *overrides, model=model)
+
+    train(config("steps=1"), make_sampler=make)
+    train(config("steps=2"), resume=True, make_sampler=make)
+    assert len(seen) == 3
+    adapters_alone = [all(".lora_" in name for name in names) for _, names in seen]
+    assert adapters_alone == [sync == "adapter"] * 3
+    # A sampler of adapters holds the base, not a checkpoint with the adapters merged already.
+    resumed_from = path_seen[1]
+    assert ("step-000001" in resumed_from) == (sync == "merged")

@@ -1,10 +1,11 @@
 """LoRA through peft: adapters beside frozen linear layers, and how they leave the learner.
 
-The base weights are never written to. The sampler and the Hugging Face export get W + s B A, made
-anew from W each time: in fp32, then rounded once to W's dtype. So nothing adds up over syncs; what
-is left is that one rounding (none to speak of in fp32; in bfloat16 up to 2^-9 of a weight), by
-which the sampler's policy may differ from the learner's, which adds the two products separately.
-The probe after each sync measures it. The adapter itself is saved in peft's format.
+The base weights are never written to. A sampler that takes adapters gets these alone, and nothing
+is merged. The Hugging Face export, and a sampler that takes whole weights, get W + s B A, made anew
+from W each time: in fp32, then rounded once to W's dtype. So nothing adds up over syncs; what is
+left is that one rounding (none to speak of in fp32; in bfloat16 up to 2^-9 of a weight, in which a
+young adapter's product may vanish), by which that policy differs from the learner's. The probe
+after each sync measures it. The adapter itself is saved in peft's format.
 
 Source: LoRA, arXiv 2106.09685.
 """
@@ -33,7 +34,8 @@ def add_lora(model: Any, config: LoraConfig, *, seed: int, base: str) -> None:
     `seed` and change nothing at first. The global random state is left as it was.
 
     Raises:
-        ModelError: a pattern that matches no linear layer, or peft isn't installed.
+        ModelError: a pattern that matches no linear layer, one of the vision tower's that vLLM
+            would leave out, or peft isn't installed.
     """
     peft = _peft()
     names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)]
@@ -42,10 +44,16 @@ def add_lora(model: Any, config: LoraConfig, *, seed: int, base: str) -> None:
             raise ModelError(
                 f"model.lora.target: {pattern!r} matches no linear layer; {hint(names, pattern)}"
             )
+    chosen = matching(names, config.target)
+    if config.sync == "adapter" and (vision := matching(chosen, ["model.visual.*"])):
+        raise ModelError(
+            f"model.lora.target: {vision[0]} belongs to the vision tower, whose adapters vLLM does "
+            "not take: set model.lora.sync=merged, or leave it out"
+        )
     settings = peft.LoraConfig(
         r=config.rank,
         lora_alpha=config.alpha,
-        target_modules=matching(names, config.target),
+        target_modules=chosen,
         lora_dropout=0.0,
         bias="none",
         base_model_name_or_path=base,
@@ -77,6 +85,13 @@ def merged_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield f"{owner}.{leaf}", parameter.detach()
 
 
+def adapter_weights(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The adapters' tensors by peft's names, as its files have them."""
+    for name, parameter in model.named_parameters():
+        if _is_adapter(name):
+            yield _PEFT_PREFIX + name.replace(".default.", "."), parameter.detach()
+
+
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter so that `peft.PeftModel.from_pretrained(base, folder)` loads it."""
     from safetensors.torch import save_file
@@ -84,10 +99,7 @@ def save_adapter(model: Any, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config: Any = model.peft_config["default"]
     config.save_pretrained(str(folder))
-    save_file(
-        {_PEFT_PREFIX + name: tensor for name, tensor in _adapter(model).items()},
-        folder / "adapter_model.safetensors",
-    )
+    save_file(dict(adapter_weights(model)), folder / "adapter_model.safetensors")
 
 
 @torch.no_grad()
@@ -102,8 +114,7 @@ def load_adapter(model: Any, folder: Path) -> None:
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise ModelError(f"{path}: no such file: the checkpoint was written without model.lora")
-    saved = {n.removeprefix(_PEFT_PREFIX): t for n, t in load_file(path).items()}
-    own = _adapter(model)
+    saved, own = load_file(path), dict(adapter_weights(model))
     same = saved.keys() == own.keys() and all(saved[n].shape == own[n].shape for n in own)
     if not same:
         raise ModelError(f"{path}: adapters of other layers or another rank than model.lora says")
@@ -121,15 +132,6 @@ def _peft() -> Any:
 
 def _is_adapter(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
-
-
-def _adapter(model: Any) -> dict[str, torch.Tensor]:
-    """The adapters' tensors by peft's names, which leave out that of the adapter."""
-    return {
-        name.replace(".default.", "."): parameter.detach()
-        for name, parameter in model.named_parameters()
-        if _is_adapter(name)
-    }
 
 
 def _merged(layer: Any) -> torch.Tensor:

@@ -20,9 +20,10 @@ import torch
 from transformers import AutoConfig
 
 from vlrl.chat import Chat
-from vlrl.config import SamplerConfig
+from vlrl.config import LoraConfig, SamplerConfig
 from vlrl.models.experts import as_released
 from vlrl.samplers.base import OnGroup, SamplerError, SamplingParams, prompt_seeds
+from vlrl.samplers.vllm_adapter import VllmAdapter
 from vlrl.samplers.vllm_experts import ExpertListener, returned_experts
 from vlrl.samplers.vllm_process import kept_random_state, prepare_import, undisturbed
 from vlrl.types import Completion, Finish, Prompt
@@ -44,6 +45,8 @@ class VllmSampler:
         max_model_len: the most tokens of prompt (images expanded) and response together.
         dtype: of weights and activations; float32 on a CPU if it shall agree with the learner.
         version: the policy version of the checkpoint's weights.
+        lora: `load_weights` is given adapters of this kind alone, by peft's names (see
+            vllm_adapter.py).
 
     Raises:
         SamplerError: vLLM isn't installed.
@@ -58,9 +61,11 @@ class VllmSampler:
         max_model_len: int,
         dtype: str,
         version: int = 0,
+        lora: LoraConfig | None = None,
     ) -> None:
         self.chat = chat
         self.version = version
+        self._adapter = VllmAdapter(lora) if lora else None
         self.max_model_len = max_model_len
         self.on_cpu = not torch.cuda.is_available()
         self.eager = self.on_cpu if config.eager is None else config.eager
@@ -99,7 +104,12 @@ class VllmSampler:
             self._reset_caches()
             if self._listener is not None:
                 self._listener.forget()
-            names = self._llm.enqueue([self._input(p) for p in prompts], requests, use_tqdm=False)
+            names = self._llm.enqueue(
+                [self._input(p) for p in prompts],
+                requests,
+                lora_request=self._adapter and self._adapter.request,
+                use_tqdm=False,
+            )
             index_of = {_external(name): index for index, name in enumerate(names)}
             try:
                 while self._llm.llm_engine.has_unfinished_requests():
@@ -120,11 +130,14 @@ class VllmSampler:
     def load_weights(self, named_tensors: Iterable[tuple[str, torch.Tensor]], version: int) -> None:
         """See `Sampler.load_weights`. Everything computed with the old weights is forgotten."""
         with self._stance():
-            released = as_released(self._family, named_tensors)
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": released})
-            if self.on_cpu:
-                self._llm.apply_model(_repack_tied_head)
-                self._llm.apply_model(_repack_experts)
+            if self._adapter:
+                self._adapter.load(self._llm, named_tensors)
+            else:
+                released = as_released(self._family, named_tensors)
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": released})
+                if self.on_cpu:
+                    self._llm.apply_model(_repack_tied_head)
+                    self._llm.apply_model(_repack_experts)
         self._llm.reset_mm_cache()
         self._reset_caches()
         self.version = version
@@ -157,6 +170,7 @@ class VllmSampler:
             },
             "generation_config": "vllm",  # no sampling defaults from the checkpoint
             "use_tqdm_on_load": False,
+            **(self._adapter.arguments() if self._adapter else {}),
         }
         if self.on_cpu:
             num_tokens = config.max_num_seqs * (self.max_model_len + CPU_KV_BLOCK)

@@ -1,0 +1,87 @@
+"""Adapter-only sync into real vLLM: log-probs as the learner's own, before and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.samplers import tiny_models as tiny
+from vlrl.batch import LearnerGroup, LearnerResponse
+from vlrl.config import LearnerConfig, LoraConfig, LossConfig, SamplerConfig
+from vlrl.learner import Learner
+from vlrl.models.load import load_policy
+from vlrl.models.lora import add_lora
+from vlrl.samplers.base import SamplingParams
+from vlrl.samplers.probe import compare
+from vlrl.samplers.vllm_engine import VllmSampler
+from vlrl.types import Completion
+
+PARAMS = SamplingParams(n=2, max_tokens=12, seed=3)
+LORA = LoraConfig(rank=4, alpha=8)
+
+
+@pytest.mark.vllm
+def test_the_sampler_computes_with_the_learners_adapter(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    _, chat = tiny.build(tmp_path, tied=True)
+    model = load_policy(str(tmp_path), "float32")
+    add_lora(model, LORA, seed=0, base=str(tmp_path))
+    learner = Learner(
+        model,
+        config=LearnerConfig(),
+        loss=LossConfig(),
+        temperature=1.0,
+        banned_token_ids=chat.banned_token_ids,
+        max_response_tokens=PARAMS.max_tokens,
+    )
+    prompts = tiny.prompts(chat)
+
+    def difference(samples: list[list[Completion]]) -> float:
+        groups = [
+            LearnerGroup(
+                id=str(i),
+                domain="image_qa",
+                prompt_ids=chat.expand(prompt),
+                images=tuple(chat.features(key) for key in prompt.image_keys),
+                responses=tuple(
+                    LearnerResponse(
+                        index=j, token_ids=c.token_ids, sampler_logprobs=c.logprobs, advantage=1.0
+                    )
+                    for j, c in enumerate(completions)
+                ),
+            )
+            for i, (prompt, completions) in enumerate(zip(prompts, samples, strict=True))
+        ]
+        ours = [row.tolist() for group in learner.logprobs(groups) for row in group]
+        return compare([c.logprobs for s in samples for c in s], ours).max_abs
+
+    sampler = VllmSampler(
+        tmp_path,
+        chat,
+        SamplerConfig(max_num_seqs=8),
+        max_model_len=256,
+        dtype="float32",
+        lora=LORA,
+    )
+    try:
+        samples = sampler.sample(prompts, PARAMS)
+        assert difference(samples) < 1e-4  # no adapter yet: it changes nothing at first
+        for version in (1, 2):  # the second replaces the first
+            _shake_adapter(learner, seed=version)
+            assert difference(samples) > 0.1, "the new adapter must matter"
+            sampler.load_weights(learner.adapter(), version)
+            samples = sampler.sample(prompts, PARAMS)
+            assert difference(samples) < 1e-4
+            assert samples[0][0].policy_version == version
+    finally:
+        sampler.close()
+
+
+def _shake_adapter(learner: Learner, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in learner.model.named_parameters():
+            if ".lora_" in name:
+                parameter.add_(0.2 * torch.randn(parameter.shape, generator=rng))
