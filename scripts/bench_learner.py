@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from learner_floor import floors
 from learner_job import Job, cpu_job, cuda_job, job_from_json
 from learner_measure import measure_scaling, measure_side
 from learner_sides import SIDES
@@ -54,11 +53,9 @@ def in_own_process(job: Job, what: str, folder: Path) -> dict[str, Any]:
 
 
 def measure(what: str, job: Job, folder: Path) -> None:
-    """In the process of its own: one side, the floors, or vlrl's scaling."""
+    """In the process of its own: one side, or vlrl's scaling."""
     if what == "scaling":
         result = measure_scaling(job)
-    elif what == "floors":
-        result = floors(job)
     else:
         gradients = folder / f"{what}.safetensors" if job.dtype in TOLERANCE else None
         result = measure_side(what, job, gradients)
@@ -75,12 +72,14 @@ def compare(job: Job, sides: list[str], folder: Path) -> dict[str, Any]:
             side = results[name]
             speedup = side["forward_backward_s"] / vlrl["forward_backward_s"]
             summary[f"speedup_vs_{name}"] = round(speedup, 2)
+            cpu = side["forward_backward_cpu_s"] / vlrl["forward_backward_cpu_s"]
+            summary[f"cpu_time_vs_{name}"] = round(cpu, 2)
             memory = vlrl["peak_memory_mib"] / side["peak_memory_mib"]
             summary[f"peak_memory_vs_{name}"] = round(memory, 3)
     summary["counters"] = {name: side.pop("counters") for name, side in results.items()}
+    summary["floors"] = vlrl.pop("floors")
     summary["sides"] = results
     summary["gradient_errors"] = gradient_errors(job, sides, folder)
-    summary["floors"] = in_own_process(job, "floors", folder)
     summary["job"] = asdict(job)
     return summary
 

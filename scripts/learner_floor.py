@@ -12,16 +12,15 @@ import time
 from typing import Any
 
 import torch
-from learner_job import Job, make_model
+from learner_job import Job
 from learner_meter import sync
 
 from vlrl.plan.activations import text_layer_bytes, vision_block_bytes
 from vlrl.plan.sizes import sizes_of
 
 
-def floors(job: Job) -> dict[str, Any]:
+def floors(job: Job, model: Any) -> dict[str, Any]:
     """TFLOP and GB of the whole update, the rates, and the seconds that either floor takes."""
-    model = make_model(job)
     operations = needed_operations(job, model)
     moved = needed_bytes(job, model)
     flops, bandwidth = matmul_rate(job), copy_rate(job)

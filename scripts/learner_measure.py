@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from bench_cases import Elapsed
+from learner_floor import floors
 from learner_job import Job, make_groups, make_model
-from learner_meter import Meter, PeakMemory, sync
+from learner_meter import Meter, PeakMemory
 from learner_sides import Side, make_side
 from safetensors.torch import save_file
 
@@ -37,14 +38,15 @@ def measure_side(name: str, job: Job, gradients: Path | None) -> dict[str, Any]:
     peak_step_mib = first.memory.mib()
     times += [_step(side, meter, job, detailed=False) for _ in range(job.warm_up + job.steps - 1)]
     timed = times[job.warm_up :] or times
-    forward_backward_s, step_s = (statistics.median(column) for column in zip(*timed, strict=True))
-    _, detailed_s = _step(side, meter, job, detailed=True)
-    return {
+    forward_backward_s = statistics.median(one.wall_s for one, _ in timed)
+    _, detailed = _step(side, meter, job, detailed=True)
+    result = {
         "forward_backward_s": forward_backward_s,
-        "step_s": step_s,
-        "steps_s": [round(total, 4) for _, total in timed],
+        "forward_backward_cpu_s": statistics.median(one.cpu_s for one, _ in timed),
+        "step_s": statistics.median(total.wall_s for _, total in timed),
+        "forward_backwards_s": [round(one.wall_s, 4) for one, _ in timed],
         "tokens_per_s": job.num_response_tokens / forward_backward_s,
-        "phases": meter.phases(detailed_s),
+        "phases": meter.phases(detailed.wall_s),
         "peak_memory_mib": first.peak_mib,
         "peak_step_mib": peak_step_mib,
         "counters": dict(meter.counters),
@@ -52,10 +54,14 @@ def measure_side(name: str, job: Job, gradients: Path | None) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+    return result | ({"floors": floors(job, model)} if name == "vlrl" else {})
 
 
 def measure_scaling(job: Job) -> dict[str, Any]:
-    """vlrl's seconds for one prompt by number of responses and by their length."""
+    """vlrl's seconds for one prompt by number of responses and by their length.
+
+    On a CPU of all cores together: what a busy machine distorts less.
+    """
     model = make_model(job)
     meter = Meter(model, job.device, lambda: None)
 
@@ -63,7 +69,9 @@ def measure_scaling(job: Job) -> dict[str, Any]:
         side = make_side("vlrl", model, changed)
         side.prepare(make_groups(changed))
         steps = [_step(side, meter, changed, detailed=False) for _ in range(1 + changed.steps)]
-        return statistics.median(fb for fb, _ in steps[1:])
+        return statistics.median(
+            one.cpu_s if job.device == "cpu" else one.wall_s for one, _ in steps[1:]
+        )
 
     seconds(job)
     return {
@@ -106,10 +114,9 @@ def _warm_up(name: str, model: Any, job: Job) -> None:
     side.update()
 
 
-def _step(side: Side, meter: Meter, job: Job, *, detailed: bool) -> tuple[float, float]:
-    """Seconds of forward and backward, and of the whole step."""
+def _step(side: Side, meter: Meter, job: Job, *, detailed: bool) -> tuple[Elapsed, Elapsed]:
+    """The time of forward and backward, and of the whole step."""
     meter.reset(detailed=detailed)
     meter.begin_step()
     side.update()
-    sync(job.device)
-    return meter.forward_backward_s, time.perf_counter() - meter.step_begun
+    return meter.forward_backward, meter.since_begin()

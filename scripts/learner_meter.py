@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import torch
+from bench_cases import Elapsed
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -44,7 +45,8 @@ class Meter:
         self.counters: Counter[str] = Counter()
         self._begun: list[float] = []
         self.step_begun = 0.0
-        self.forward_backward_s = 0.0
+        self.step_begun_cpu = 0.0
+        self.forward_backward = Elapsed(wall_s=0.0, cpu_s=0.0)
         for name, module in (("vision", model.model.visual), ("text", model.model.language_model)):
             module.register_forward_pre_hook(self._begin, with_kwargs=True)
             module.register_forward_hook(self._end(name), with_kwargs=True)
@@ -61,7 +63,14 @@ class Meter:
 
     def begin_step(self) -> None:
         sync(self.device)
-        self.step_begun = time.perf_counter()
+        self.step_begun, self.step_begun_cpu = time.perf_counter(), time.process_time()
+
+    def since_begin(self) -> Elapsed:
+        sync(self.device)
+        return Elapsed(
+            wall_s=time.perf_counter() - self.step_begun,
+            cpu_s=time.process_time() - self.step_begun_cpu,
+        )
 
     def phases(self, step_s: float) -> dict[str, float]:
         """Seconds by PHASES of one detailed step that took `step_s`."""
@@ -98,9 +107,7 @@ class Meter:
         self.counters["backwards"] += 1
 
     def _step_begins(self, *_: Any) -> None:
-        sync(self.device)
-        now = time.perf_counter()
-        self.forward_backward_s = now - self.step_begun
+        self.forward_backward = self.since_begin()
         self.before_step()
         self._begun.append(time.perf_counter())
 

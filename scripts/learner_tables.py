@@ -21,7 +21,7 @@ def show_device(job: Job, result: Mapping[str, Any], console: Console) -> None:
         f"{job.prompt_tokens} tokens ({job.image_tokens} of an image), {job.responses} responses "
         f"of {job.response_tokens}; seconds"
     )
-    columns = ("", "fwd + bwd", "x vlrl", *PHASES, "tokens/s", "peak MiB", "x vlrl")
+    columns = ("", "fwd + bwd", "x vlrl", "cpu", "x vlrl", *PHASES, "tokens/s", "MiB", "x vlrl")
     for column in columns:
         table.add_column(column, justify="left" if not column else "right")
     vlrl = result["sides"]["vlrl"]
@@ -30,6 +30,8 @@ def show_device(job: Job, result: Mapping[str, Any], console: Console) -> None:
             name,
             f"{side['forward_backward_s']:.3f}",
             f"{side['forward_backward_s'] / vlrl['forward_backward_s']:.2f}",
+            f"{side['forward_backward_cpu_s']:.3f}",
+            f"{side['forward_backward_cpu_s'] / vlrl['forward_backward_cpu_s']:.2f}",
             *(f"{side['phases'][phase]:.3f}" for phase in PHASES),
             f"{side['tokens_per_s']:,.0f}",
             f"{side['peak_memory_mib']:,.0f}",
