@@ -221,4 +221,4 @@ def _size(one: Ball) -> float:
 
 # mpmath keeps pi and ln 2 in tables that all its contexts share and that grow with the precision;
 # growing is no single step, so it is done before there are threads.
-_Warm = Balls(_MAX_PRECISION)
+_WARM = Balls(_MAX_PRECISION)
