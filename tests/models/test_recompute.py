@@ -44,7 +44,7 @@ def bytes_kept(agent: Learner, run: Any) -> tuple[int, Any]:
     return sum(kept.values()), result
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5"])
 def test_the_same_gradients_from_a_fraction_of_the_memory(family: str) -> None:
     plain, lean = (learner(family, recompute=on) for on in (False, True))
     groups = mixed_groups(plain.model)
@@ -64,6 +64,14 @@ def test_frozen_parts_and_log_probs_are_as_before() -> None:
     assert worst_gradient_error(found, expected) < 1e-6
     for one, other in zip(lean.logprobs(groups), plain.logprobs(groups), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_routed_experts_are_counted_once() -> None:
+    plain, lean = (learner("qwen3_vl_moe", recompute=on) for on in (False, True))
+    groups = mixed_groups(plain.model)
+    expected, found = plain.update(groups), lean.update(groups)
+    assert expected.routers is not None
+    assert found.routers == expected.routers
 
 
 def test_parameters_keep_their_names() -> None:
