@@ -1,16 +1,17 @@
 """Values of expressions: exact where they are rational, else with an error bound, at sample points.
 
 Two expressions are the same if they agree wherever both are defined: constants by value,
-expressions in variables at rational points drawn by the variables' names.
+expressions in variables at rational points drawn by both expressions.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import lru_cache, reduce
+from hashlib import sha256
 
 from vlrl.grading.ball import Ball, Balls, TooBig, Undecided, Undefined, with_balls
 from vlrl.grading.math_tree import CONSTANTS, Apply, Node, Number, Symbol
@@ -63,8 +64,7 @@ def same_value(gold: Node, answer: Node) -> bool:
     if not names:
         return _same_at(gold, answer, {})
     num_compared = 0
-    for number in range(NUM_POINTS):
-        point = {name: _coordinate(name, number) for name in names}
+    for point in _points(gold, answer, names):
         compared = _compare_at(gold, answer, point)
         if compared is False:
             return False
@@ -84,8 +84,7 @@ def ratio_of(one: Node, other: Node) -> Fraction | None:
     if not names or len(names) > MAX_SYMBOLS:
         return None
     ratio: Fraction | None = None
-    for number in range(NUM_POINTS):
-        point = {name: _coordinate(name, number) for name in names}
+    for point in _points(one, other, names):
         try:
             left, right = _exact(one, point), _exact(other, point)
         except (_Irrational, Undefined) as error:
@@ -124,14 +123,21 @@ def _same_at(gold: Node, answer: Node, point: Point) -> bool:
     return with_balls(precision, compare)
 
 
-@lru_cache(maxsize=1024)
-def _coordinate(name: str, number: int) -> Fraction:
-    """Positive at the first three points, then of either sign; never whole."""
-    chance = random.Random(f"{name}/{number}")
-    # Below 1 at the even points, for functions that are real only there.
-    size = 1 if number % 2 == 0 else 18
-    value = chance.randrange(1, 97) * Fraction(size, 97) + Fraction(1, 131)
-    return -value if number > 2 and chance.random() < 0.7 else value
+def _points(one: Node, other: Node, names: Iterable[str]) -> Iterator[Point]:
+    """Sample points that hang on both expressions, so that no answer can be made to fit them.
+
+    The first three are positive, the others of either sign; no coordinate is whole.
+    """
+    text = "\0".join(sorted((repr(one), repr(other))))
+    chance = random.Random(sha256(text.encode("utf-8", "surrogatepass")).digest())
+    for number in range(NUM_POINTS):
+        # Below 1 at the even points, for functions that are real only there.
+        size = 1 if number % 2 == 0 else 18
+        point: dict[str, Fraction] = {}
+        for name in sorted(names):
+            value = chance.randrange(1, 980) * Fraction(size, 997) + Fraction(1, 131)
+            point[name] = -value if number > 2 and chance.random() < 0.7 else value
+        yield point
 
 
 def _num_digits(node: Node) -> int:
