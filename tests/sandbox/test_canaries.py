@@ -28,7 +28,7 @@ def test_signs(program: str, found: set[str]) -> None:
 
 
 def test_a_long_program_takes_no_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     for hostile in ("import " * 40_000, "\0" * 10**6, "f_" * 10**5, "import" + " a" * 10**5):
         suspicious(hostile)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2

@@ -28,7 +28,6 @@ QUICK = (
     "atk-h",
     "atk-p",
     "atk-val-",
-    "atk-m",
 )
 """Without those that wait for a time limit."""
 

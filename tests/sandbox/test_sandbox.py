@@ -218,6 +218,26 @@ def test_waiting_for_a_worker_costs_no_limit() -> None:
     sandbox.close()
 
 
+def test_whoever_waits_longest_is_next(sandbox: Sandbox) -> None:
+    """A busy thread must not take its worker again and again while others wait."""
+    ended: list[str] = []
+
+    def several() -> None:
+        for _ in range(30):
+            sandbox.run_calls(GOOD, ADD)
+        ended.append("busy")
+
+    def one() -> None:
+        sandbox.run_calls(GOOD, ADD)
+        ended.append("one")
+
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(several)
+        time.sleep(0.05)
+        threads.submit(one)
+    assert ended == ["one", "busy"]
+
+
 def test_threads_share_workers_and_no_descriptor_is_left() -> None:
     sandbox = Sandbox(workers=2)
     with ThreadPoolExecutor(8) as threads:

@@ -39,6 +39,8 @@ def test_the_program_of_a_response(response: str, program: str | None) -> None:
         {"stdio": [{"stdin": "2", "stdout": "4"}]},
         "assert f(2) == 4",
         ["assert f(2) == 4", "assert f(0) == 0"],
+        {"unittest": "from solution import f\ndef test_f(): assert f(2) == 4"},
+        {"unittest": "import mine\ndef test_f(): assert mine.f(2) == 4", "module": "mine"},
     ],
 )
 def test_every_kind_of_tests(tests: object) -> None:

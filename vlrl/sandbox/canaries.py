@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 SIGNS = {
-    "gc": re.compile(r"\bimport[^\n]{0,200}\bgc\b|\bfrom[ \t]+gc\b|\bgc\.[a-z]|['\"]gc['\"]"),
+    "gc": re.compile(
+        r"\bimport[ \t][\w., \t]{0,60}\bgc\b|\bfrom[ \t]+gc\b|\bgc\.[a-z]|['\"]gc['\"]"
+    ),
     "sys._getframe": re.compile(r"\b_getframe\b|\b_current_frames\b|\b[ft]b?_(?:back|frame)\b"),
     "ctypes": re.compile(r"\b_?ctypes\b"),
     "__eq__": re.compile(r"\b__eq__\b"),

@@ -12,45 +12,29 @@ from __future__ import annotations
 
 import atexit
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 from vlrl.config import SandboxConfig
 from vlrl.sandbox import judge
+from vlrl.sandbox.cgroup import make_cgroup
 from vlrl.sandbox.errors import SandboxBroken, SandboxUnavailable
-from vlrl.sandbox.guest.plan import Plan
 from vlrl.sandbox.judge import Outcome
 from vlrl.sandbox.limits import Limits
+from vlrl.sandbox.seats import Seat, Seats
 from vlrl.sandbox.selftest import Protection, establish
 from vlrl.sandbox.worker import Job, Run, Worker, WorkerDied, socket_pair
 from vlrl.types import AssertTests, CallTests, StdioTests, UnitTests
 
-MAX_ATTEMPTS = 4
-RETRY_S = 0.05
+MAX_ATTEMPTS = 8
+RETRY_S, MAX_RETRY_S = 0.05, 1.0
 """Pause before a broken worker's job is tried on a new one; doubled each time."""
 Tests = CallTests | StdioTests | AssertTests | UnitTests
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Seat:
-    """A place for one program at a time; its second worker is for the test code of suites."""
-
-    worker: Worker | None = None
-    tester: Worker | None = None
-
-    def close(self) -> None:
-        """End both workers."""
-        for worker in (self.worker, self.tester):
-            if worker is not None:
-                worker.close()
-        self.worker = self.tester = None
 
 
 class Sandbox:
@@ -73,9 +57,7 @@ class Sandbox:
         self._config = config
         self._limits = limits or Limits.of(config)
         self._num_workers = workers or config.workers
-        self._seats: queue.LifoQueue[Seat] = queue.LifoQueue()
-        for _ in range(self._num_workers):
-            self._seats.put(Seat())
+        self._seats = Seats(self._num_workers)
         self._room = threading.BoundedSemaphore(self._num_workers + config.queue)
         self._threads = ThreadPoolExecutor(self._num_workers, thread_name_prefix="sandbox")
         self._closed = False
@@ -155,7 +137,10 @@ class Sandbox:
                 seat.worker.begin(job, limits)
                 seat.tester.begin(Job(mode="tester", inputs=inputs, peer=ours), limits)
             tested = seat.tester.end()
-            return seat.worker.end(), tested
+            ran = seat.worker.end()
+            if tested.signal and not tested.timed_out:  # nothing of the program's can do that
+                raise WorkerDied(f"the test code's process was killed by signal {tested.signal}")
+            return ran, tested
 
         return self._retried(once)
 
@@ -168,19 +153,20 @@ class Sandbox:
                 try:
                     return once(seat)
                 except (WorkerDied, OSError) as error:
-                    seat.close()
+                    seat.drop_broken()
                     if attempt == MAX_ATTEMPTS - 1:
                         raise SandboxBroken(str(error)) from error
                     _log.info("a sandbox worker is replaced: %s", error)
-                    time.sleep(RETRY_S * 2**attempt)
+                    time.sleep(min(RETRY_S * 2**attempt, MAX_RETRY_S))
             raise AssertionError("unreachable")
         finally:
             self._seats.put(seat)
 
     def _start(self) -> Worker:
-        plan: Plan = self.protection().plan
+        plan = self.protection().plan
+        cgroup = make_cgroup(self._config.memory_mb) if self._config.cgroup else None
         try:
-            return Worker(plan)
+            return Worker(plan, cgroup)
         except SandboxUnavailable as error:  # it could be had before: a failure, not a lack
             raise WorkerDied(str(error)) from error
 

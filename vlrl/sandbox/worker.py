@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from vlrl.sandbox.cgroup import Cgroup
 from vlrl.sandbox.errors import SandboxUnavailable
 from vlrl.sandbox.guest.plan import Isolation, Plan
 from vlrl.sandbox.limits import Limits
@@ -88,10 +89,12 @@ class Worker:
         WorkerDied: it did not come up.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, cgroup: Cgroup | None = None) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._folder = tempfile.TemporaryDirectory(prefix="vlrl-sandbox-")
-        plan = dataclasses.replace(plan, folder=self._folder.name)
+        self._folder = None
+        if not (plan.wants("namespaces") and plan.wants("file_tree")):  # else a /tmp of its own
+            self._folder = tempfile.TemporaryDirectory(prefix="vlrl-sandbox-")
+            plan = dataclasses.replace(plan, folder=self._folder.name)
         command = [sys.executable, "-s", "-S", "-B", "-c", BOOT, str(Path(__file__).parent)]
         self._process = subprocess.Popen(
             [*command, str(theirs.fileno()), json.dumps(dataclasses.asdict(plan))],
@@ -106,8 +109,11 @@ class Worker:
         theirs.close()
         self._socket = ours
         self._closed = False
+        self._cgroup = cgroup
         self._files: list[int] = []
         self._limits = Limits()
+        if cgroup is not None:  # long before its first fork: it still starts its interpreter
+            self._enter(cgroup)
         hello = self._reply(START_S)
         if "refused" in hello:
             self.close()
@@ -118,6 +124,11 @@ class Worker:
     def pid(self) -> int:
         """Process id of the fork server's outermost process."""
         return self._process.pid
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is there and has no job; it may have died since it was last used."""
+        return not self._closed and not self._files
 
     def run(self, job: Job, limits: Limits) -> Run:
         """`begin` and `end`."""
@@ -178,7 +189,17 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
+        if self._cgroup is not None:
+            self._cgroup.remove()
+
+    def _enter(self, cgroup: Cgroup) -> None:
+        try:
+            cgroup.add(self._process.pid)
+        except OSError as error:
+            self.close()
+            raise WorkerDied(f"the sandbox worker is gone: {error}") from error
 
     def _close_files(self) -> None:
         for fd in self._files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
 from . import namespaces
 
@@ -37,6 +38,9 @@ class PrivateTmp:
     def too_large(self) -> bool:
         """Never: the file system is bounded."""
         return False
+
+    def remove(self) -> None:
+        """Nothing to do: it ends with the worker."""
 
     @staticmethod
     def _state() -> tuple[int, int, int]:
@@ -76,6 +80,12 @@ class OwnFolder:
             except OSError:  # removed meanwhile, or its name is too long to be looked at
                 continue
         return False
+
+    def remove(self) -> None:
+        """At the server's end, if the parent can't do it any more."""
+        remove_tree(self.path)
+        with suppress(OSError):  # in a folder of root's it is the parent's to remove
+            os.rmdir(self._parent)
 
     def _make(self) -> str:
         self._count += 1

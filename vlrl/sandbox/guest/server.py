@@ -72,6 +72,7 @@ def main(control_fd: int, plan_json: str) -> None:
     gc.freeze()
     gc.disable()
     _serve(control, boundary, scratch)
+    scratch.remove()
     os._exit(0)
 
 
@@ -168,6 +169,8 @@ def _await(
             break
         if events:  # the parent has gone, or talks out of turn: nobody waits for this any more
             _kill(pidfd)
+            os.waitpid(pid, 0)
+            scratch.remove()
             os._exit(0)
         if watched and scratch.too_large():
             too_large = True
