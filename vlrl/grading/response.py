@@ -51,11 +51,10 @@ def final_answer(response: str) -> str | None:
 
 def bare_answer(response: str) -> str | None:
     """The whole response, if it is one short line without any of the marks of `final_answer`."""
-    text = _after_reasoning(response)
-    if text is None or _BOX.search(text) or "<answer>" in text or _STATEMENT.search(text):
-        return None
-    text = text.strip()
+    text = (_after_reasoning(response) or "").strip()
     if not text or "\n" in text or len(text) > MAX_LINE:
+        return None
+    if _BOX.search(text) or "<answer>" in text or _STATEMENT.search(text):
         return None
     return _some(text)
 
