@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import itertools
+import json
 import math
+import time
+from collections import namedtuple
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,10 +48,40 @@ def test_any_bytes_are_a_value_or_unplain(line: bytes) -> None:
 
 
 def test_other_values_are_refused() -> None:
-    odd = [object(), range(3), (x for x in "a"), type("E", (int,), {})(1)]
+    odd = [object(), print, itertools.count(), type("E", (int,), {})(1)]
     for value in [*odd, 1 << (1 << 21), "x" * (1 << 23)]:
         with pytest.raises(Unplain):
             dumps(value)
+
+
+@pytest.mark.parametrize("tag", ["s", "z", "d"])
+def test_keys_that_collide_are_refused_in_time(tag: str) -> None:
+    keys = [{"i": hex(n * ((1 << 61) - 1))} for n in range(100_000)]
+    body = [[key, None] for key in keys] if tag == "d" else keys
+    start = time.process_time()
+    with pytest.raises(Unplain, match="same hash"):
+        loads(json.dumps({tag: body}).encode())
+    assert time.process_time() - start < 3
+    honest = dict.fromkeys(range(100_000))
+    assert loads(dumps(honest)) == honest
+
+
+def test_values_that_have_a_plain_form() -> None:
+    point = namedtuple("point", "x y")(1, 2)
+    for value, plain in [
+        (point, (1, 2)),
+        ((n for n in "ab"), ["a", "b"]),
+        (map(abs, [-1]), [1]),
+        ({1: 2}.items(), [(1, 2)]),
+        (range(3), [0, 1, 2]),
+        (np.eye(2), [[1.0, 0.0], [0.0, 1.0]]),
+        (np.float64(0.5), 0.5),
+    ]:
+        back = loads(dumps(value))
+        assert back == plain
+        assert type(back) is type(plain)
+    with pytest.raises(Unplain):
+        dumps(np.array([object()]))
 
 
 @pytest.mark.parametrize(

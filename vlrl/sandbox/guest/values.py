@@ -8,17 +8,33 @@ Integers are hexadecimal: no quadratic time.
 
 from __future__ import annotations
 
+import itertools
 import json
+import sys
+import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 MAX_DEPTH = 64
 MAX_NODES = 1_000_000
 MAX_INT_BITS = 1 << 20
 MAX_LENGTH = 1 << 22
+MAX_EQUAL_HASHES = 64
 _MAPPINGS = (dict, Counter, OrderedDict, defaultdict)
 _SEQUENCE_TAGS = {tuple: "t", set: "s", frozenset: "z"}
+_ITERATORS = (
+    range,
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+    types.GeneratorType,
+    type({}.keys()),
+    type({}.values()),
+    type({}.items()),
+)
 _MALFORMED = (
     ValueError,
     TypeError,
@@ -107,7 +123,21 @@ def _to_tree(value: Any, budget: _Budget, depth: int) -> object:
     if budget.give is not None:
         tag, body = budget.give(value)
         return {tag: _to_tree(body, budget, depth + 1)}
-    raise Unplain(f"a {kind.__name__} is no plain value")
+    return _to_tree(_plain_form(value), budget, depth)
+
+
+def _plain_form(value: Any) -> object:
+    """A named tuple as a tuple, an iterator as a list, an array as nested lists."""
+    if isinstance(value, tuple):
+        return (*tuple.__iter__(value),)
+    if type(value) in _ITERATORS:
+        return list(itertools.islice(value, MAX_NODES))
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.ndarray | numpy.generic):
+        plain = value.tolist()
+        if type(plain) is not type(value):
+            return plain
+    raise Unplain(f"a {type(value).__name__} is no plain value")
 
 
 def _from_tree(tree: Any, budget: _Budget, depth: int) -> object:
@@ -132,14 +162,21 @@ def _from_tree(tree: Any, budget: _Budget, depth: int) -> object:
     if tag == "t":
         return tuple(_from_tree(item, budget, depth + 1) for item in body)
     if tag == "s":
-        return {_from_tree(item, budget, depth + 1) for item in body}
+        return set(_hashable(_from_tree(item, budget, depth + 1) for item in body))
     if tag == "z":
-        return frozenset(_from_tree(item, budget, depth + 1) for item in body)
+        return frozenset(_hashable(_from_tree(item, budget, depth + 1) for item in body))
     if tag == "d":
-        return {
-            _from_tree(key, budget, depth + 1): _from_tree(value, budget, depth + 1)
-            for key, value in body
-        }
+        keys = _hashable(_from_tree(key, budget, depth + 1) for key, _ in body)
+        return dict(zip(keys, (_from_tree(item, budget, depth + 1) for _, item in body)))  # noqa: B905
     if budget.take is not None:
         return budget.take(tag, _from_tree(body, budget, depth + 1))
     raise Unplain(f"unknown tag {str(tag)[:20]!r}")
+
+
+def _hashable(items: Iterable[object]) -> list[object]:
+    """Keys that don't share a hash: a million multiples of 2**61 - 1 would take hours to insert."""
+    keys = list(items)
+    hashes = sorted(map(hash, keys))
+    if any(a == b for a, b in zip(hashes, hashes[MAX_EQUAL_HASHES:])):  # noqa: B905
+        raise Unplain("too many keys with the same hash")
+    return keys
