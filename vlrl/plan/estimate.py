@@ -60,6 +60,11 @@ class LearnerMemory:
     step: int
 
     @property
+    def fixed(self) -> int:
+        """The peak of the optimiser's step, which no micro-batch changes."""
+        return self.weights + self.masters + self.optimizer + self.step
+
+    @property
     def peak(self) -> int:
         """The larger of the two peaks."""
         backward = self.gradients + self.gathered + self.activations
@@ -114,18 +119,26 @@ class Plan:
                 f"of {_gib(self.sampler.weights)}: no sequence of {self.longest:,} tokens fits "
                 "beside them"
             )
-        if self.smallest_peak > self.room:
+        fixed = self.learner.fixed
+        if fixed > self.room:
             found.append(
-                f"the learner needs {_gib(self.smallest_peak)} for a single response and has "
-                f"{_gib(self.room)} beside vLLM: a smaller model, more frozen (model.freeze), "
-                "shorter responses (sampler.max_tokens), learner.gradient_checkpointing=true, or "
-                "less for vLLM (sampler.gpu_memory_utilization)"
+                f"the learner's weights, optimiser and its step alone take {_gib(fixed)}, and vLLM "
+                f"leaves {_gib(self.room)}: a smaller model, more frozen (model.freeze), adapters "
+                "(model.lora), or less for vLLM (sampler.gpu_memory_utilization)"
+            )
+        elif self.smallest_peak > self.room:
+            less = "" if self.checkpointed else "learner.gradient_checkpointing=true, "
+            found.append(
+                f"the learner takes {_gib(self.smallest_peak)} for a single response of "
+                f"{self.longest:,} tokens with its prompt, and vLLM leaves {_gib(self.room)}: "
+                f"{less}shorter prompts and responses (data.max_prompt_tokens, sampler.max_tokens) "
+                "or less for vLLM (sampler.gpu_memory_utilization)"
             )
         elif self.largest_microbatch < self.budget_tokens:
             found.append(
-                f"learner.tokens_per_microbatch={self.budget_tokens} needs "
-                f"{_gib(self.learner.peak)} and {_gib(self.room)} are there: the largest that "
-                f"fits is {self.largest_microbatch}"
+                f"learner.tokens_per_microbatch={self.budget_tokens} takes up to "
+                f"{_gib(self.learner.peak)}, and vLLM leaves {_gib(self.room)}: "
+                f"{self.largest_microbatch} fits, if it were all images"
             )
         return found
 
