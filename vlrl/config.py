@@ -142,6 +142,12 @@ class LossConfig(Section):
     """With old_logprobs learner: each token's loss is weighted by min(pi_old / sampler, cap), which
     makes up for what the two engines compute differently; None: not weighted. 2 to 5 is usual."""
 
+    mask_negative: float | None = Field(default=None, gt=0)
+    """Leave out a response with A < 0 whose mean log(sampler / policy) is above this, in nats a
+    token: the policy has left it already. None: none is left out. For stale data."""
+    kl_coef: float = Field(default=0.0, ge=0)
+    """Weight of KL(pi_old || policy) in the loss; 0: no such term."""
+
     @model_validator(mode="after")
     def _tis_has_a_mismatch(self) -> LossConfig:
         if self.tis_cap is not None and self.old_logprobs == "sampler":

@@ -25,12 +25,13 @@ from vlrl.batch import (
 from vlrl.config import LearnerConfig, LossConfig
 from vlrl.forward import TokenPredictions, predict, prompt_positions
 from vlrl.logprobs import PolicyHead
-from vlrl.losses import LOSSES, Denominators, LossInputs, truncated_weight
+from vlrl.losses import LOSSES, Denominators, LossInputs
 from vlrl.models.errors import ModelError
 from vlrl.models.load import check_family, freeze
 from vlrl.models.lora import adapter_weights, has_lora, merged_weights
 from vlrl.models.patch_embed import use_patch_projection
 from vlrl.models.recompute import use_recompute
+from vlrl.remedies import remedied, with_kl
 from vlrl.routing import Routers
 from vlrl.shared_prefix import use_shared_prefix
 from vlrl.update_stats import StatsCollector, UpdateStats
@@ -176,6 +177,7 @@ class Learner:
             kl=collector.kl / collector.num_tokens,
             kl_k3=collector.kl_k3 / collector.num_tokens,
             tis_weight=collector.tis_weight,
+            num_masked=collector.num_masked,
             entropy=collector.entropy / collector.num_tokens,
             response_length=collector.num_tokens / num_responses,
             positive=collector.positive.stats(),
@@ -278,7 +280,7 @@ class Learner:
         collector, work = StatsCollector(), _Work(vision.counts)
         for batch, predictions in self._predictions(batches, vision):
             inputs = self._inputs(batch, predictions.logprobs_R, divisors, is_old=is_old)
-            outputs = LOSSES[self.loss.name](inputs, self.loss)
+            outputs = with_kl(LOSSES[self.loss.name](inputs, self.loss), inputs, self.loss)
             outputs.loss.backward()
             collector.add(inputs, outputs, predictions.entropy_R)
             work.add(batch, predictions.padding_share)
@@ -292,19 +294,18 @@ class Learner:
         *,
         is_old: bool,
     ) -> LossInputs:
-        device, cap = logprobs_R.device, self.loss.tis_cap
-        sampler_R = batch.sampler_logprobs_R.to(device)
+        device = logprobs_R.device
         old_R = logprobs_R.detach() if is_old else batch.old_logprobs_R.to(device)
-        return LossInputs(
+        inputs = LossInputs(
             learner_logprobs_R=logprobs_R,
-            sampler_logprobs_R=sampler_R,
+            sampler_logprobs_R=batch.sampler_logprobs_R.to(device),
             old_logprobs_R=old_R,
-            weight_R=None if cap is None else truncated_weight(old_R, sampler_R, cap),
             advantages_R=batch.advantages_R.to(device),
             response_R=batch.response_R.to(device),
             num_responses=len(batch.places_N),
             denominators=divisors,
         )
+        return remedied(inputs, self.loss)
 
     def _open(self, groups: Sequence[LearnerGroup]) -> tuple[list[Microbatch], VisionPasses]:
         """The micro-batches of one update or probe, and the way of their images."""

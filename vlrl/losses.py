@@ -6,15 +6,13 @@ tokens are not among its inputs, so they can't carry loss.
 
 With r = exp(learner_logprob - old_logprob), each loss but policy_gradient has a gradient of the
 form -A * r * gate * grad(log pi); `gate` is what tells them apart. pi_old is the sampler, or what
-the learner computes for the policy that sampled; then a truncated importance weight (a constant)
-can make up for the difference of the two engines.
+the learner computes for the policy that sampled.
 
 Shapes: R response tokens of the micro-batch, N its responses.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -48,7 +46,8 @@ class LossInputs:
     advantages_R: of the token's response.
     response_R: index of the token's response, 0 to N - 1; all tokens of a response are here.
     old_logprobs_R: pi_old; None: the sampler's.
-    weight_R: of each token's loss, without gradient; None: 1.
+    weight_R: of each token's loss, without gradient; None: 1. kept_R: False where a token's loss
+        is left out (the denominators stay); None: True (see remedies.py for both).
     """
 
     learner_logprobs_R: torch.Tensor
@@ -59,6 +58,7 @@ class LossInputs:
     denominators: Denominators
     old_logprobs_R: torch.Tensor | None = None
     weight_R: torch.Tensor | None = None
+    kept_R: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +84,20 @@ def sapo(inputs: LossInputs, config: LossConfig) -> LossOutputs:
     (2/tau) tanh(tau (r - 1) / 2): the constant has no gradient and means nothing. The gate is
     sech^2(tau (r - 1) / 2), 1 on-policy for every tau.
     """
-    log_ratio_R = _log_ratio(inputs)
+    log_ratio_R = log_ratio(inputs)
     ratio_R = _exp(log_ratio_R)
     advantages_R = inputs.advantages_R
     tau_R = torch.where(advantages_R > 0, config.tau_pos, config.tau_neg)
     soft_R = torch.tanh(tau_R * (ratio_R - 1) / 2)
-    loss = _average(-advantages_R * soft_R * 2 / tau_R, inputs, config.average)
+    loss = average(-advantages_R * soft_R * 2 / tau_R, inputs, config.average)
     return _outputs(loss, log_ratio_R, gate_R=1 - soft_R.detach() ** 2)
 
 
 def grpo(inputs: LossInputs, config: LossConfig) -> LossOutputs:
     """GRPO (arXiv 2402.03300) without its KL term; clip_high > clip_low is DAPO's clip-higher."""
-    log_ratio_R = _log_ratio(inputs)
+    log_ratio_R = log_ratio(inputs)
     losses_R, gate_R = _clipped(_exp(log_ratio_R), inputs.advantages_R, config)
-    return _outputs(_average(losses_R, inputs, config.average), log_ratio_R, gate_R)
+    return _outputs(average(losses_R, inputs, config.average), log_ratio_R, gate_R)
 
 
 def dr_grpo(inputs: LossInputs, config: LossConfig) -> LossOutputs:
@@ -105,19 +105,19 @@ def dr_grpo(inputs: LossInputs, config: LossConfig) -> LossOutputs:
 
     Its advantages are not divided by the std (see advantage.py); `average` is not read.
     """
-    log_ratio_R = _log_ratio(inputs)
+    log_ratio_R = log_ratio(inputs)
     losses_R, gate_R = _clipped(_exp(log_ratio_R), inputs.advantages_R, config)
-    return _outputs(_average(losses_R, inputs, "constant"), log_ratio_R, gate_R)
+    return _outputs(average(losses_R, inputs, "constant"), log_ratio_R, gate_R)
 
 
 def gspo(inputs: LossInputs, config: LossConfig) -> LossOutputs:
     """GSPO (arXiv 2507.18071): one clipped ratio a response, the geometric mean of its tokens'."""
-    log_ratio_R = _log_ratio(inputs)
+    log_ratio_R = log_ratio(inputs)
     length_N = _lengths(inputs)
     mean_N = torch.zeros_like(length_N).index_add(0, inputs.response_R, log_ratio_R) / length_N
     ratio_R = _exp(mean_N[inputs.response_R])
     losses_R, gate_R = _clipped(ratio_R, inputs.advantages_R, config)
-    return _outputs(_average(losses_R, inputs, config.average), log_ratio_R, gate_R)
+    return _outputs(average(losses_R, inputs, config.average), log_ratio_R, gate_R)
 
 
 def cispo(inputs: LossInputs, config: LossConfig) -> LossOutputs:
@@ -125,18 +125,18 @@ def cispo(inputs: LossInputs, config: LossConfig) -> LossOutputs:
 
     There is no lower bound. The gate is min(1, clip_high / r).
     """
-    log_ratio_R = _log_ratio(inputs)
+    log_ratio_R = log_ratio(inputs)
     ratio_R = _exp(log_ratio_R).detach()
     weight_R = ratio_R.clamp(max=config.clip_range[1])
     losses_R = -weight_R * inputs.advantages_R * inputs.learner_logprobs_R
-    loss = _average(losses_R, inputs, config.average)
+    loss = average(losses_R, inputs, config.average)
     return _outputs(loss, log_ratio_R, gate_R=weight_R / ratio_R)
 
 
 def policy_gradient(inputs: LossInputs, config: LossConfig) -> LossOutputs:
     """Plain policy gradient: -A log pi, without any ratio."""
     losses_R = -inputs.advantages_R * inputs.learner_logprobs_R
-    return _outputs(_average(losses_R, inputs, config.average), _log_ratio(inputs), gate_R=None)
+    return _outputs(average(losses_R, inputs, config.average), log_ratio(inputs), gate_R=None)
 
 
 LOSSES: dict[str, Loss] = {
@@ -149,26 +149,14 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def truncated_weight(
-    old_logprobs_R: torch.Tensor, sampler_logprobs_R: torch.Tensor, cap: float
-) -> torch.Tensor:
-    """Truncated importance sampling: min(pi_old / sampler, cap) of each token.
-
-    Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL
-    training". Without the cap the weighted gradient would be pi_old's own in expectation.
-    """
-    log_weight_R = old_logprobs_R.detach().float() - sampler_logprobs_R
-    return log_weight_R.clamp(max=math.log(cap)).exp()
-
-
 def _outputs(
     loss: torch.Tensor, log_ratio_R: torch.Tensor, gate_R: torch.Tensor | None
 ) -> LossOutputs:
     return LossOutputs(loss=loss, log_ratio_R=log_ratio_R.detach(), gate_R=gate_R)
 
 
-def _log_ratio(inputs: LossInputs) -> torch.Tensor:
-    """In fp32 at least; float64 stays float64."""
+def log_ratio(inputs: LossInputs) -> torch.Tensor:
+    """log r of each token, in fp32 at least; float64 stays float64."""
     learner_R = inputs.learner_logprobs_R
     learner_R = learner_R.to(torch.promote_types(learner_R.dtype, torch.float32))
     old_R = inputs.old_logprobs_R
@@ -197,7 +185,7 @@ def _lengths(inputs: LossInputs) -> torch.Tensor:
     return length_N.index_add(0, inputs.response_R, ones_R).clamp(min=1)
 
 
-def _average(
+def average(
     losses_R: torch.Tensor, inputs: LossInputs, average: Literal["sequence", "token", "constant"]
 ) -> torch.Tensor:
     """The micro-batch's share of the update's mean.
@@ -208,6 +196,8 @@ def _average(
     divisors = inputs.denominators
     if inputs.weight_R is not None:
         losses_R = losses_R * inputs.weight_R
+    if inputs.kept_R is not None:
+        losses_R = losses_R.where(inputs.kept_R, 0.0)
     if average == "token":
         return losses_R.sum() / divisors.num_tokens
     if average == "constant":

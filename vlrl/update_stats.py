@@ -49,6 +49,7 @@ class UpdateStats:
         first update this is the mismatch of the two engines; later ones add how far the policy
         moved.
     tis_weight: mean of the truncated importance weights; None where there are none.
+    num_masked: responses that `loss.mask_negative` left out.
     num_images, num_unique_images: in the prompts of all micro-batches, with repeats and without.
     num_tower_forwards, num_cached_images: images that went through the vision tower, or came from
         the cache of a frozen one. num_patches: that went through the tower.
@@ -64,6 +65,7 @@ class UpdateStats:
     kl: float
     kl_k3: float
     tis_weight: float | None
+    num_masked: int
     entropy: float
     response_length: float
     positive: SignStats | None
@@ -114,6 +116,7 @@ class StatsCollector:
     kl: float = 0.0
     kl_k3: float = 0.0
     weight: float | None = None
+    num_masked: int = 0
     entropy: float = 0.0
     num_tokens: int = 0
     positive: _SignSums = field(default_factory=_SignSums)
@@ -134,6 +137,8 @@ class StatsCollector:
         self.num_tokens += apart_R.numel()
         if inputs.weight_R is not None:
             self.weight = (self.weight or 0.0) + float(inputs.weight_R.sum())
+        if inputs.kept_R is not None:
+            self.num_masked += inputs.response_R[~inputs.kept_R].unique().numel()
         for sums, chosen_R in (
             (self.positive, inputs.advantages_R > 0),
             (self.negative, inputs.advantages_R < 0),
