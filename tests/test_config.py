@@ -57,6 +57,7 @@ def test_a_wrong_type_names_the_path_of_the_key(tmp_path: Path) -> None:
         ("data.mixture.math_qa.share=0.5", "add up to 0.5, not 1"),
         ("learner.minibatches=64", "larger than data.prompts_per_step"),
         ("sampler.responses_per_prompt=1", "greater than or equal to 2"),
+        ("learner.routing_replay=sampler", "needs sampler.experts=true"),
         ("images={min_pixels: 9, max_pixels: 4}", "min_pixels is larger than max_pixels"),
         ("learner.lr", "write it as key=value"),
         ("steps.more=1", "is a value, not a section"),

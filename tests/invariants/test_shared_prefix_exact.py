@@ -19,9 +19,8 @@ from tests.tiny_groups import (
     tiny_model,
     worst_gradient_error,
 )
-from vlrl.models.load import FAMILIES
+from vlrl.models.load import FAMILIES, RECURRENT
 
-RECURRENT = ("qwen3_5", "qwen3_5_moe")
 Places = dict[tuple[int, int], torch.Tensor]
 
 

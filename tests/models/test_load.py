@@ -128,11 +128,20 @@ def test_another_family_is_refused(tmp_path: Path) -> None:
         load_policy(str(tmp_path))
 
 
-def test_a_sliding_window_is_refused(tmp_path: Path) -> None:
-    model = random_model("qwen2_vl", TinySize(), MEDIA)
-    model.config.text_config.layer_types = ["full_attention", "sliding_attention"] * 2
-    with pytest.raises(ModelError, match="sliding window"):
-        load.check_family(model.config, "it")
+@pytest.mark.parametrize(
+    "family, kind",
+    [
+        ("qwen2_vl", "sliding_attention"),
+        ("qwen3_vl", "linear_attention"),
+        ("qwen3_5", "chunked_attention"),
+    ],
+)
+def test_layers_of_an_unknown_kind_are_refused(family: str, kind: str) -> None:
+    config = random_model(family, TinySize(), MEDIA).config
+    load.check_family(config, "it")
+    config.text_config.layer_types = ["full_attention", kind, "full_attention"]
+    with pytest.raises(ModelError, match=f"{family} with layers of the kind {kind}"):
+        load.check_family(config, "it")
 
 
 def test_a_built_in_name_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,10 +21,13 @@ PARAMS = SamplingParams(n=2, max_tokens=16, seed=3)
 
 
 @pytest.mark.parametrize(
-    "family, tied", [("qwen2_vl", True), ("qwen2_5_vl", False), ("qwen3_vl_moe", True)]
+    "family, tied",
+    [("qwen2_vl", True), ("qwen2_5_vl", False), ("qwen3_vl_moe", True), ("qwen3_5", False)],
 )
 def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> None:
     _, chat = tiny.build(tmp_path, family=family, tied=tied)
+    # On a CPU vLLM's recurrent layers take bfloat16 only; the learner's here are float32.
+    dtype, tolerance = ("bfloat16", 0.5) if family == "qwen3_5" else ("float32", 1e-4)
     has_experts = family.endswith("_moe")
     config = SamplerConfig(max_num_seqs=8, experts=has_experts)
     learner = Learner(
@@ -36,7 +39,7 @@ def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> N
         max_response_tokens=PARAMS.max_tokens,
     )
     prompts = tiny.prompts(chat)
-    sampler = VllmSampler(tmp_path, chat, config, max_model_len=256, dtype="float32")
+    sampler = VllmSampler(tmp_path, chat, config, max_model_len=256, dtype=dtype)
 
     def groups_of(samples: list[list[Completion]]) -> list[LearnerGroup]:
         return [
@@ -67,13 +70,13 @@ def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> N
 
     try:
         samples = sampler.sample(prompts, PARAMS)
-        assert difference() < 1e-4
+        assert difference() < tolerance
         for version in (1, 2):  # a second sync must not find what the first one packed
             tiny.shake(learner.model, seed=version, std=0.1)
-            assert difference() > 0.1, "the new weights must matter"
+            assert difference() > max(0.1, 2 * tolerance), "the new weights must matter"
             sampler.load_weights(learner.weights(), version)
             samples = sampler.sample(prompts, PARAMS)
-            assert difference() < 1e-4
+            assert difference() < tolerance
         if has_experts:
             routers = learner.update(groups_of(samples)).routers
             assert routers is not None
@@ -81,5 +84,8 @@ def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> N
             tiny.shake(learner.model, seed=3, std=0.1)
             routers = learner.update(groups_of(samples)).routers
             assert routers is not None and routers.differ_tokens
+            greedy = SamplingParams(n=1, max_tokens=4, temperature=0)
+            (one,) = sampler.sample(prompts[:1], greedy)[0]
+            assert len(one.experts) == len(one.token_ids) - 1
     finally:
         sampler.close()

@@ -47,6 +47,7 @@ PROCESSORS: dict[str, tuple[Any, Any]] = {
     "qwen2_5_vl": (Qwen2_5_VLProcessor, Qwen2VLVideoProcessor),
     "qwen3_vl": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
     "qwen3_vl_moe": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
+    "qwen3_5": (Qwen3VLProcessor, Qwen3VLVideoProcessor),
 }
 IMAGES = ImageConfig(min_pixels=32 * 32, max_pixels=64 * 1024)
 
@@ -61,7 +62,9 @@ def build(folder: Path, *, family: str = "qwen3_vl", tied: bool) -> tuple[Any, C
         image=ids["<|image_pad|>"],
         video=ids["<|video_pad|>"],
     )
-    size = TinySize(hidden=128, vision_hidden=64, vocab_size=len(tokenizer), tied=tied)
+    size = TinySize(
+        hidden=128, vision_hidden=64, vocab_size=len(tokenizer), tied=tied, recurrent_head=128
+    )
     model = random_model(family, size, media)
     shake(model, seed=0, std=0.15)
     patches = {

@@ -18,6 +18,8 @@ from vlrl.shared_prefix import use_shared_prefix
 
 FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
 """`model_type`s whose packed forward is known to be exact."""
+RECURRENT = ("qwen3_5", "qwen3_5_moe")
+"""Those with recurrent layers (see recurrent.py)."""
 BUILTIN_ROOT = Path(__file__).resolve().parent
 """A folder in here with a config.json is a built-in checkpoint."""
 
@@ -107,17 +109,23 @@ def check_family(config: Any, where: str) -> None:
     """Refuse what the packed forward would compute wrongly.
 
     Raises:
-        ModelError: an unknown family, or layers with a sliding window.
+        ModelError: an unknown family, layers of a kind that it isn't known to have, or experts
+            that no file says the layout of.
     """
     family = getattr(config, "model_type", None)
     if family not in FAMILIES:
         raise ModelError(
-            f"{where}: models of the family {family!r} can't be trained; supported families: "
+            f"{where}: models of the family {family!r} can't be trained: nothing says that prompts "
+            f"shared by responses give them the right gradients; families that are known: "
             f"{', '.join(FAMILIES)}"
         )
-    layer_types = getattr(config.text_config, "layer_types", None) or ()
-    if "sliding_attention" in layer_types:
-        raise ModelError(f"{where}: layers with a sliding window can't be trained")
+    safe = {"full_attention", "linear_attention" if family in RECURRENT else "full_attention"}
+    if unsafe := set(getattr(config.text_config, "layer_types", None) or ()) - safe:
+        raise ModelError(
+            f"{where}: a {family} with layers of the kind {', '.join(sorted(unsafe))} can't be "
+            f"trained: its responses would see other tokens than when they were sampled; known: "
+            f"{', '.join(sorted(safe))}"
+        )
     if has_square_experts(config):
         raise ModelError(
             f"{where}: its experts' matrices are square, so no file says which way they lie; "

@@ -43,6 +43,8 @@ class TinySize:
     tied: bool = True
     num_experts: int = 8
     num_chosen: int = 2
+    recurrent_head: int = 16
+    """vLLM's kernels want 128 on a CPU, as the released models have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,8 +138,8 @@ def _recurrent(size: TinySize) -> dict[str, Any]:
     return {
         "head_dim": HEAD_DIM,
         "layer_types": [kinds[i % 3] for i in range(size.num_layers)],
-        "linear_key_head_dim": 16,
-        "linear_value_head_dim": 16,
+        "linear_key_head_dim": size.recurrent_head,
+        "linear_value_head_dim": size.recurrent_head,
         "linear_num_key_heads": 2,
         "linear_num_value_heads": 4,
         "shared_expert_intermediate_size": size.hidden,

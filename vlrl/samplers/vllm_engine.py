@@ -178,8 +178,14 @@ class VllmSampler:
             # generator for an offset, which it doesn't have.
             arguments["enable_chunked_prefill"] = False
             arguments["max_num_batched_tokens"] = max(self.max_model_len, CPU_BATCHED_TOKENS)
-            arguments["block_size"] = CPU_KV_BLOCK
-            arguments["kv_cache_memory_bytes"] = kv_cache_bytes(model, num_tokens, dtype)
+            memory = kv_cache_bytes(model, num_tokens, config.max_num_seqs, dtype)
+            arguments["kv_cache_memory_bytes"] = memory
+            if _is_recurrent(model):
+                # vLLM chooses the block by the state's size, and caches prefixes of such models
+                # only with prompts cut in two.
+                arguments["enable_prefix_caching"] = False
+            else:
+                arguments["block_size"] = CPU_KV_BLOCK
         else:
             arguments["gpu_memory_utilization"] = config.gpu_memory_utilization
             if config.experts:
@@ -254,10 +260,12 @@ class VllmSampler:
         self._llm.llm_engine.reset_encoder_cache()
 
 
-def kv_cache_bytes(model: str, num_tokens: int, dtype: str) -> int:
-    """Bytes of the KV cache for so many tokens, at most a quarter of the memory that is free.
+def kv_cache_bytes(model: str, num_tokens: int, num_seqs: int, dtype: str) -> int:
+    """Bytes of the cache for so many tokens, at most a quarter of the memory that is free.
 
-    Source: two tensors (keys, values) of [tokens, kv heads, head size] in every layer.
+    Source: two tensors (keys, values) of [tokens, kv heads, head size] in every layer; with
+    recurrent layers a state of [value heads, key size, value size] in float32 and the
+    convolution's last inputs, for which vLLM makes room in every layer's blocks.
     """
     config: Any = AutoConfig.from_pretrained(model).get_text_config()
     num_heads = config.num_attention_heads
@@ -265,7 +273,18 @@ def kv_cache_bytes(model: str, num_tokens: int, dtype: str) -> int:
     num_kv_heads = getattr(config, "num_key_value_heads", None) or num_heads
     itemsize = getattr(torch, dtype).itemsize
     wanted = 2 * config.num_hidden_layers * num_kv_heads * head_size * itemsize * num_tokens
+    if _is_recurrent(model):
+        keys = config.linear_num_key_heads * config.linear_key_head_dim
+        values = config.linear_num_value_heads * config.linear_value_head_dim
+        state = values * config.linear_key_head_dim
+        state += (2 * keys + values) * (config.linear_conv_kernel_dim - 1)
+        wanted += config.num_hidden_layers * state * 4 * num_seqs
     return min(wanted, psutil.virtual_memory().available // 4)
+
+
+def _is_recurrent(model: str) -> bool:
+    config: Any = AutoConfig.from_pretrained(model).get_text_config()
+    return "linear_attention" in (getattr(config, "layer_types", None) or ())
 
 
 def _start(arguments: dict[str, Any]) -> Any:
