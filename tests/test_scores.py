@@ -6,7 +6,16 @@ from itertools import combinations
 import pytest
 
 from tests.groups import group
-from vlrl.scores import clustered_interval, macro_average, pass_at_k, score, score_domain
+from vlrl.scores import (
+    Interval,
+    clustered_interval,
+    macro_average,
+    macro_interval,
+    pass_at_k,
+    pass_at_ks,
+    score,
+    score_domain,
+)
 from vlrl.types import Finish, Status
 
 
@@ -80,3 +89,34 @@ def test_domains_are_scored_apart() -> None:
     found = score([group("a", domain="x", correct=[1]), group("b", domain="y", correct=[0])])
     assert {name: s.pass_at_1.mean for name, s in found.items()} == {"x": 1.0, "y": 0.0}
     assert macro_average(found) == 0.5
+
+
+def test_pass_at_ks_by_hand() -> None:
+    """1 of 4 right: pass@2 is 1 - 3/6, pass@3 is 1 - 1/4; 0 of 4: none."""
+    found = pass_at_ks([group("a", correct=[1, 0, 0, 0]), group("b", correct=[0] * 4)])
+    assert [(p.k, p.chance.mean) for p in found] == [(1, 0.125), (2, 0.25), (4, 0.5)]
+    assert all(p.chance.low < p.chance.mean < p.chance.high for p in found)
+
+
+def test_an_ungraded_attempt_lowers_the_largest_k() -> None:
+    failed = group("a", correct=[1, 0, 0, 0], statuses=[Status.OK] * 3 + [Status.ERROR])
+    found = pass_at_ks([failed, group("b", correct=[0] * 4)])
+    assert [p.k for p in found] == [1, 2, 3]
+    assert math.isclose(found[0].chance.mean, 1 / 6)
+    with pytest.raises(ValueError, match="no attempt was graded"):
+        pass_at_ks([group("a", correct=[0], statuses=[Status.ERROR])])
+
+
+def test_the_macro_average_weighs_domains_alike() -> None:
+    """0.2 and 0.6 of one domain, 0.8 of the other: (0.4 + 0.8) / 2; weights 1/4, 1/4, 1/2."""
+    parts = {
+        "math": [Interval(mean=0.2, low=0.1, high=0.4), Interval(mean=0.6, low=0.5, high=0.8)],
+        "code": [Interval(mean=0.8, low=0.7, high=0.9)],
+    }
+    found = macro_interval(parts)
+    assert math.isclose(found.mean, 0.6)
+    assert math.isclose(found.low, 0.6 - math.sqrt(0.025**2 + 0.025**2 + 0.05**2))
+    assert math.isclose(found.high, 0.6 + math.sqrt(0.05**2 + 0.05**2 + 0.05**2))
+    alone = Interval(mean=0.3, low=0.1, high=0.6)
+    same = macro_interval({"x": [alone]})
+    assert math.isclose(same.low, 0.1) and math.isclose(same.high, 0.6)

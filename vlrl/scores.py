@@ -18,11 +18,19 @@ Z95 = 1.959963984540054
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean with its 95% interval, all in [0, 1]."""
+    """A mean with its 95% interval; all in [0, 1], or in [-1, 1] for a difference of two means."""
 
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassAtK:
+    """The chance, by the mean over problems, that one of k responses is right."""
+
+    k: int
+    chance: Interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,29 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
+def pass_at_ks(groups: Sequence[Group]) -> tuple[PassAtK, ...]:
+    """pass@1, @2, @4 ... and at the largest k that every problem's graded attempts allow.
+
+    One attempt that could not be graded lowers the largest k for all: a problem with fewer samples
+    has no unbiased estimate at a higher one. Intervals are clustered by problem, as Pass@1's.
+
+    Raises:
+        ValueError: no attempt was graded at all.
+    """
+    counts = [
+        (len(scored), sum(a.verdict.correct for a in scored))
+        for group in groups
+        if (scored := group.scored)
+    ]
+    if not counts:
+        raise ValueError("no attempt was graded: every verifier call failed")
+    largest = min(n for n, _ in counts)
+    ks = sorted({largest, *(2**i for i in range(largest.bit_length()))})
+    return tuple(
+        PassAtK(k=k, chance=clustered_interval([pass_at_k(n, c, k) for n, c in counts])) for k in ks
+    )
+
+
 def clustered_interval(means_P: Sequence[float]) -> Interval:
     """95% Wilson interval of the mean of P problems' means in [0, 1].
 
@@ -115,6 +146,20 @@ def clustered_interval(means_P: Sequence[float]) -> Interval:
 def macro_average(scores: Mapping[str, DomainScore]) -> float:
     """The plain mean of the domains' Pass@1."""
     return fmean(s.pass_at_1.mean for s in scores.values())
+
+
+def macro_interval(parts: Mapping[str, Sequence[Interval]]) -> Interval:
+    """The plain mean over domains of the mean of each domain's parts (its suites).
+
+    A domain weighs the same however many suites and problems it has. The parts are measured
+    independently, so their distances to their own bounds add up as squares: MOVER, Zou and Donner
+    2008 (Statistics in Medicine 27, 1693-1702), which keeps lopsided intervals lopsided.
+    """
+    weighted = [(p, 1 / len(parts) / len(of)) for of in parts.values() for p in of]
+    mean = math.fsum(weight * p.mean for p, weight in weighted)
+    below = math.hypot(*(weight * (p.mean - p.low) for p, weight in weighted))
+    above = math.hypot(*(weight * (p.high - p.mean) for p, weight in weighted))
+    return Interval(mean=mean, low=mean - below, high=mean + above)
 
 
 def _share(attempts: Iterable[Attempt], test: Callable[[Attempt], bool]) -> float:
