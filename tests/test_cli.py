@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.groups import group
 from vlrl.cli import app
 from vlrl.config import ConfigError
 from vlrl.evaluate import MAX_PROMPT_TOKENS, default_out
+from vlrl.report.log import append_jsonl, transcript
 
 
 def vlrl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -18,7 +20,7 @@ def vlrl(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "play", "grade", "doctor"])
+@pytest.mark.parametrize("command", ["train", "eval", "compare", "play", "grade", "doctor"])
 def test_every_command_explains_itself(command: str) -> None:
     result = CliRunner().invoke(app, [command, "--help"])
     assert result.exit_code == 0
@@ -70,3 +72,15 @@ def test_eval_writes_into_a_folder_of_the_model_and_has_room_for_prompts(
     for more in ([], ["--max-prompt-tokens", "99"]):
         assert isinstance(CliRunner().invoke(app, arguments + more).exception, ConfigError)
     assert rooms == [MAX_PROMPT_TOKENS, 99]
+
+
+def test_compare_prints_a_table_and_writes_a_file(tmp_path: Path) -> None:
+    for name, right in (("a", [0, 1]), ("b", [1, 1])):
+        append_jsonl(tmp_path / name / "s.jsonl", transcript([group("p", correct=right)], 0))
+    arguments = ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--out"]
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "won.csv")])
+    assert result.exit_code == 0, result.output
+    assert "s/math_qa" in result.output and "+0.500" in result.output
+    assert (tmp_path / "won.csv").read_text().endswith("p,0.5,1.0,2,2,0.5,b\n")
+    result = CliRunner().invoke(app, [*arguments, "won.txt"])
+    assert "must end in .json or .csv" in str(result.exception)

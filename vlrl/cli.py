@@ -132,6 +132,36 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A folder of transcripts, or one SUITE.jsonl.")],
+    run_b: Annotated[Path, typer.Argument(help="Another evaluation of the same problems.")],
+    out: Annotated[
+        Path | None, typer.Option(help="A .json or .csv file: who won each problem.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the test, where signs are drawn.")] = 0,
+) -> None:
+    """Compare two evaluations problem by problem: difference, interval, p-value, who won.
+
+    [bold]Example[/bold]
+
+    vlrl compare runs/a/evals/step-000000 runs/a/evals/step-000500 --out won.csv
+    """
+    from rich.console import Console
+
+    from vlrl.compare import compare as compare_runs
+    from vlrl.report.comparison import check_form, show, write
+
+    if out:
+        check_form(out)
+    found = compare_runs(run_a, run_b, seed=seed)
+    # A log file has no width of its own.
+    width = None if sys.stdout.isatty() else 110
+    show(found, run_a, run_b, Console(highlight=False, width=width))
+    if out:
+        write(found, out)
+
+
+@app.command()
 def play(
     model: Model,
     recipe: Annotated[str | None, typer.Option(help="Take a problem from this recipe ...")] = None,
