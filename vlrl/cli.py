@@ -252,6 +252,34 @@ def verifier_check(
     raise typer.Exit(0 if show(report, Console()) else 1)
 
 
+data = typer.Typer(help="Data recipes.", no_args_is_help=True)
+app.add_typer(data, name="data")
+
+
+@data.command("check")
+def data_check(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name or file.")],
+    root: Root = None,
+    json: Annotated[Path | None, typer.Option(help="All findings, as one JSON object.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows of each split at most (endless ones: 500 without it)."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Count questions in tokens of this model too.")
+    ] = None,
+) -> None:
+    """Judge a recipe's golds and wrong answers; exit 1 if a gold fails or a wrong answer passes.
+
+    [bold]Example[/bold]
+
+    vlrl data check my.yaml --json report.json
+    """
+    from vlrl.recipes.check.command import run_check
+
+    raise typer.Exit(0 if run_check(recipe, root, json, limit, model) else 1)
+
+
 @app.command()
 def doctor() -> None:
     """Say what this machine has, what is missing, and the mend."""

@@ -181,6 +181,16 @@ class ImageStore:
         return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def read_picture(source: ImageSource) -> tuple[str, Image.Image]:
+    """An image's key (SHA-256 of the encoded bytes), and its RGB picture at its own size.
+
+    Raises:
+        ImageError: the file is missing, or isn't an image that can be decoded.
+    """
+    encoded = _read(source)
+    return hashlib.sha256(encoded).hexdigest(), _decode(encoded, _name(source))
+
+
 def _decode(encoded: bytes, name: str) -> Image.Image:
     """The first frame, upright, in RGB; transparency is laid over white."""
     with _named(name):

@@ -30,6 +30,15 @@ NUM_ROWS_LOOKED_AT = 100
 """Rows among which a field must occur at least once, or the recipe is wrong and not the row."""
 
 
+class SkippedRow(RowError):
+    """A row that its recipe names as a known mistake: by the key SPLIT/ID, for a reason."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"skipped by the recipe: {reason}")
+        self.key = key
+        self.reason = reason
+
+
 class RowMapper:
     """Maps the rows of one recipe.
 
@@ -39,6 +48,7 @@ class RowMapper:
 
     def __init__(self, recipe: Recipe, *, from_hub: bool = False) -> None:
         self._recipe = recipe
+        self._skip = {} if from_hub and recipe.fields.id is None else recipe.skip
         fields = recipe.fields
         renamed = recipe.hub.fields if recipe.hub and from_hub else {}
         self._places: dict[str, str] = {
@@ -84,21 +94,20 @@ class RowMapper:
         """The Row of a raw row.
 
         Raises:
+            SkippedRow: the recipe says so.
             RowError: a field is missing or of the wrong type, the answer is empty, an image file
                 is missing.
         """
+        identity = self._value(raw, "id") if "id" in self._places else number
+        key = f"{split}/{identity}"
+        if key in self._skip:
+            raise SkippedRow(key, self._skip[key])
         options = self._options(raw)
-        answer: object = ""
-        if "answer" in self._places:
-            answer = transformed(self._value(raw, "answer"), self._recipe.answer, options)
-            if answer is None or (isinstance(answer, str | list | tuple) and not _filled(answer)):
-                raise RowError("the answer is empty")
-            answer = self._gold(answer)
+        answer = self._answer(raw, options)
         question = self._value(raw, "question")
         if not isinstance(question, str) or not question.strip():
             raise RowError(f"the question is {question!r}, text is wanted")
         known: dict[str, object] = {**raw, "question": question, "options": options}
-        identity = self._value(raw, "id") if "id" in self._places else number
         return Row(
             id=f"{self._recipe.name}/{split}/{identity}",
             source=self._recipe.name,
@@ -108,6 +117,17 @@ class RowMapper:
             images=self._images(raw, folder),
             extra={name: self._value(raw, f"extra.{name}") for name in self._recipe.fields.extra},
         )
+
+    def _answer(self, raw: Raw, options: Sequence[str]) -> object:
+        """The gold answer; an empty text where the recipe names no field for it."""
+        if "answer" not in self._places:
+            return ""
+        given = self._value(raw, "answer")
+        # Before the transforms, which would write null as a text.
+        answer = None if given is None else transformed(given, self._recipe.answer, options)
+        if answer is None or (isinstance(answer, str | list | tuple) and not _filled(answer)):
+            raise RowError("the answer is empty")
+        return self._gold(answer)
 
     def _gold(self, answer: object) -> object:
         """The answer as the form that the recipe says, if it says one."""

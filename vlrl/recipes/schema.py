@@ -130,6 +130,9 @@ class Recipe(Section):
     citation: str = ""
     rows: dict[Split, int] = Field(default_factory=dict)
     """How many rows the whole source has, where that is known."""
+    skip: dict[str, str] = Field(default_factory=dict)
+    """Rows with known mistakes: SPLIT/ID -> why. ID is what `fields.id` says; without it the row's
+    number in the copy under `data.root`, or in the file: the hub's numbers are others."""
     not_run: str = ""
     """Why the recipe was never tried on its real source, where that is so."""
 

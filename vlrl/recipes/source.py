@@ -11,9 +11,9 @@ from pathlib import Path
 from vlrl.config import ConfigError
 from vlrl.generators import GENERATORS, Generator
 from vlrl.grading.form import written
-from vlrl.recipes.rows import NUM_ROWS_LOOKED_AT, RowMapper
+from vlrl.recipes.rows import NUM_ROWS_LOOKED_AT, RowMapper, SkippedRow
 from vlrl.recipes.schema import GeneratorSource, Recipe, Split, load_recipe
-from vlrl.recipes.tables import Table, read_table
+from vlrl.recipes.tables import ROOT_FILES, Table, read_table
 from vlrl.tasks.base import Row
 from vlrl.types import Form
 
@@ -60,6 +60,7 @@ class OpenRecipe:
         """One row; the same one each time.
 
         Raises:
+            SkippedRow: the recipe says that the row has a mistake.
             RowError: the row is broken.
             IndexError: a finite split has no such row.
         """
@@ -69,15 +70,28 @@ class OpenRecipe:
         raw = opened.table.rows[index]
         return opened.mapper.row(raw, index, split, opened.table.folder)
 
+    def splits(self) -> tuple[Split, ...]:
+        """The splits that there are; under a root, those that have a file."""
+        hub = self.recipe.hub
+        if hub is None or self._root is None:
+            return tuple(self.recipe.splits)
+        folder = self._root / hub.folder
+        return tuple(split for split, name in ROOT_FILES.items() if (folder / name).is_file())
+
     def rows(self, split: Split = "train") -> Iterator[Row]:
         """All rows in the source's order: endless for a generator's train split.
+
+        Rows that the recipe skips are left out.
 
         Raises:
             RowError: at a broken row.
         """
         num_rows = self.num_rows(split)
         for index in count() if num_rows is None else range(num_rows):
-            yield self.row(split, index)
+            try:
+                yield self.row(split, index)
+            except SkippedRow:
+                continue
 
     def _open(self, split: Split) -> _OpenTable:
         if split not in self._tables:
