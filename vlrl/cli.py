@@ -93,8 +93,14 @@ def plan(
 
 @app.command("eval")
 def evaluate(
-    model: Model,
     suite: Annotated[list[str], typer.Option(help="A suite's name or file; may stand again.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A folder, a hub id, or a built-in model's name.")
+    ] = None,
+    responses: Annotated[
+        Path | None,
+        typer.Option(help="No model: a JSONL file of {problem, response}, several a problem."),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Where transcripts and scores go (default: runs/eval/MODEL_NAME)."),
@@ -109,14 +115,26 @@ def evaluate(
     ] = 4096,
     root: Root = None,
 ) -> None:
-    """Evaluate a checkpoint: Pass@1 per domain with 95% intervals.
+    """Evaluate a checkpoint, or responses made elsewhere: Pass@1 per domain with 95% intervals.
 
     [bold]Examples[/bold]
 
     vlrl eval tiny-qwen3-vl --suite quickstart
 
     vlrl eval Qwen/Qwen2.5-VL-3B-Instruct --suite math --suite humaneval --k 4
+
+    vlrl eval --responses mine.jsonl --suite math
     """
+    if responses and not (model or k):
+        from vlrl.responses import evaluate_responses
+
+        evaluate_responses(responses, suite, out=out, limit=limit, root=root)
+        return
+    if responses or not model:
+        raise typer.BadParameter(
+            "name a model, or --responses FILE without a model and without --k: how many responses "
+            "a problem has, the file says"
+        )
     from vlrl.evaluate import evaluate_model
 
     evaluate_model(

@@ -12,6 +12,7 @@ from vlrl.chat import Chat, PromptError
 from vlrl.config import DataConfig, ImageConfig, SamplerConfig
 from vlrl.models.load import dtype_name, load_processor, resolve
 from vlrl.report.console import Progress, score_table
+from vlrl.report.eval_summary import write_summary
 from vlrl.report.log import append_jsonl, scores_as_json, transcript, write_json
 from vlrl.rollout import Rollout
 from vlrl.samplers.base import SamplingParams, derive_seed
@@ -78,13 +79,21 @@ def evaluate(
             groups += rollout(problems[start : start + CHUNK], params)
             advance(len(groups))
             stop()
+    return finish(suite, groups, progress, folder=folder, step=step)
+
+
+def finish(
+    suite: Suite, groups: Sequence[Group], progress: Progress, *, folder: Path, step: int = 0
+) -> Evaluation:
+    """Score graded groups and write FOLDER/SUITE.jsonl and FOLDER/SUITE.json."""
+    name = suite.name
     scores = score(groups)
     for domain in sorted({group.problem.domain for group in groups} - scores.keys()):
-        progress.warn(f"{file.name}: {domain} has no score: every verifier call failed")
-    lines = folder / f"{file.name}.jsonl"
+        progress.warn(f"{name}: {domain} has no score: every verifier call failed")
+    lines = folder / f"{name}.jsonl"
     lines.unlink(missing_ok=True)
     append_jsonl(lines, transcript(groups, step))
-    write_json(folder / f"{file.name}.json", scores_as_json(scores))
+    write_json(folder / f"{name}.json", scores_as_json(scores))
     return Evaluation(suite=suite, groups=groups, scores=scores)
 
 
@@ -163,7 +172,8 @@ def evaluate_model(
             done = evaluate(suite, rollout, progress, seed=seed, folder=out, check=check)
             progress.console.print(score_table(f"{model} on {suite.name}", {"": done.scores}))
             results.append(done)
-    progress.say(f"transcripts and scores: {out}")
+    write_summary(out, model, results)
+    progress.say(f"transcripts, scores and summary: {out}")
     return results
 
 
