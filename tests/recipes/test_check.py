@@ -113,6 +113,19 @@ def test_two_spellings_of_one_answer_are_told_but_do_not_fail(tmp_path: Path) ->
     assert report.passed
 
 
+def test_names_of_an_option_and_values_with_a_unit_are_no_mistakes(tmp_path: Path) -> None:
+    area = "$56 \\mathrm{~cm}^{2}$"
+    rows: Raws = [
+        {"question": "Which house?", "answer": "red", "options": ["red", "blue"]},
+        {"question": "Which path?", "answer": "(A)", "options": ["(B)", "(A)"]},
+        {"question": "How many?", "answer": "56", "options": []},
+        {"question": "Which area?", "answer": area, "options": [area, "$57$"]},
+    ]
+    report = _check(tmp_path, rows, "image_qa", "fields: {options: options}\n")
+    assert report.passed, report.splits[0].findings
+    assert [(f.index, f.wrong) for f in report.splits[0].findings] == [(2, Wrong.SAME)]
+
+
 def test_duplicates_by_text_and_images(tmp_path: Path) -> None:
     Image.new("RGB", (60, 40), "red").save(tmp_path / "a.png")
     Image.new("RGB", (30, 90), "blue").save(tmp_path / "b.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from vlrl.recipes.source import target
@@ -89,6 +89,9 @@ def _judge_other(
         return
     if problem.domain != "coding":
         gold = _said(other, target(row))
+    if isinstance(other_problem.answer, Choice):
+        # As a text: options would tell "56" from "56 cm" only because neither names the other.
+        other_problem = replace(other_problem, answer=other_problem.answer.answer)
     same = gold is not None and _correct(task, other_problem, gold)
     yield Breach(
         wrong=Wrong.SAME if same else Wrong.WRONG,
@@ -109,7 +112,9 @@ def _is_another_name_of_it(row: Row, answer: str) -> bool:
     """Whether a text is the letter of this row's right option."""
     letters = [chr(ord("A") + i) for i in range(len(row.options))]
     pairs = zip(letters, row.options, strict=True)
-    return answer.strip().upper() in {letter for letter, option in pairs if option == row.answer}
+    return answer.strip(" ().").upper() in {
+        letter for letter, option in pairs if option == row.answer
+    }
 
 
 def _said(row: Row, answer: str) -> str:
