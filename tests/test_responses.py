@@ -80,6 +80,7 @@ def test_a_file_of_responses_is_judged_by_suite(tmp_path: Path) -> None:
         ({"problem": "mine/eval/9", "response": ""}, r"line 9, problem mine/eval/9: .* did you m"),
         ({"response": "1"}, r"line 9: key 'problem' is missing"),
         ({"problem": IDS[0], "response": 3}, r"line 9, problem mine/eval/0: key 'response' is int"),
+        ({"problem": IDS[0], "response": "\ud800"}, r"line 9, problem mine/eval/0: .* surrogate"),
         ({"problem": IDS[0], "response": "", "finish": "len"}, r"finish 'len' is none of stop"),
     ],
 )

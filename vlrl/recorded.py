@@ -68,12 +68,16 @@ def text_at(row: Mapping[str, Any], key: str, where: str) -> str:
     """A row's value that must be a text.
 
     Raises:
-        EvalFileError: it isn't there, or is something else.
+        EvalFileError: it isn't there, is something else or can't be written as UTF-8.
     """
     value = row.get(key)
     if not isinstance(value, str):
         found = f"is {type(value).__name__}" if key in row else "is missing"
         raise EvalFileError(f"{where}: key '{key}' {found}; it must be a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise EvalFileError(f"{where}: key '{key}' has half a surrogate pair: {error}") from error
     return value
 
 

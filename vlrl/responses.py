@@ -54,9 +54,9 @@ def evaluate_responses(
         groups = judge_responses(problems[suite.name], given, tasks)
         counts = {len(group.attempts) for group in groups}
         if counts != {suite.file.k}:
+            number = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
             progress.warn(
-                f"{suite.name} asks for {suite.file.k} response(s) a problem; the file has "
-                f"{min(counts)} to {max(counts)}"
+                f"{suite.name} asks for {suite.file.k} response(s) a problem; the file has {number}"
             )
         done = finish(suite, groups, progress, folder=out)
         if done.scores:
