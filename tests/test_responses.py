@@ -13,6 +13,7 @@ from vlrl.compare import compare
 from vlrl.recorded import EvalFileError
 from vlrl.report.eval_summary import write_summary
 from vlrl.responses import evaluate_responses
+from vlrl.sandbox import Sandbox, SandboxUnavailable
 
 IDS = [f"mine/eval/{i}" for i in range(4)]
 
@@ -107,3 +108,21 @@ def test_the_command_judges_with_the_real_tasks(tmp_path: Path) -> None:
     assert json.loads((out / "summary.json").read_text())["macro"]["mean"] == 0.75
     for wrong in (["eval", "--suite", "math"], [*given, "tiny-qwen3-vl"], [*given, "--k", "2"]):
         assert CliRunner().invoke(app, wrong).exit_code == 2
+
+
+def test_no_sandbox_is_one_error_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Sandbox) -> None:
+        raise SandboxUnavailable("unshare(NEWUSER): refused")
+
+    monkeypatch.setattr(Sandbox, "protection", refuse)
+    (tmp_path / "suite.yaml").write_text(
+        "name: own\nk: 1\nproblems: [{recipe: short_functions, limit: 1}]\n"
+    )
+    given = file(
+        tmp_path, [{"problem": "short_functions/eval/0", "response": "def f(x): return x"}]
+    )
+    with pytest.raises(SandboxUnavailable, match="unshare"):
+        evaluate_responses(given, [str(tmp_path / "suite.yaml")], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from vlrl.rollout import Rollout
 from vlrl.samplers.base import SamplingParams, derive_seed
 from vlrl.scores import DomainScore, score
 from vlrl.suites import Suite, load_suite
-from vlrl.tasks import TASKS
+from vlrl.tasks import TASKS, Task
+from vlrl.tasks.coding import Coding
 from vlrl.types import Group, Problem
 
 CHUNK = 64
@@ -57,6 +58,7 @@ def evaluate(
 
     Raises:
         ConfigError, TooManyBrokenRows: the suite's problems can't be had.
+        SandboxUnavailable: programs can't be run safely on this machine.
     """
     file = suite.file
     if max_broken is None:
@@ -66,6 +68,7 @@ def evaluate(
     problems = suite.problems(rollout.tasks, check=check, broken=broken)
     if broken.num_added:
         progress.warn(f"{file.name}: {broken.num_added} broken row(s) skipped, see {broken.path}")
+    prove_sandbox(problems, rollout.tasks)
     groups: list[Group] = []
     with progress.bar(f"evaluating {file.name}", len(problems)) as advance:
         for start in range(0, len(problems), CHUNK):
@@ -80,6 +83,18 @@ def evaluate(
             advance(len(groups))
             stop()
     return finish(suite, groups, progress, folder=folder, step=step)
+
+
+def prove_sandbox(problems: Sequence[Problem], tasks: Mapping[str, Task]) -> None:
+    """One error where programs can't be run, before the first response and not for each of them.
+
+    Raises:
+        SandboxUnavailable: which layer is missing, and the mend.
+    """
+    for domain in sorted({problem.domain for problem in problems}):
+        task = tasks.get(domain)
+        if isinstance(task, Coding):
+            task.protection()
 
 
 def finish(

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from vlrl.evaluate import Evaluation, finish
+from vlrl.evaluate import Evaluation, finish, prove_sandbox
 from vlrl.graders import NUM_GRADERS, Graders
 from vlrl.recorded import EvalFileError, json_lines, text_at
 from vlrl.report.console import Progress, score_table
@@ -42,6 +42,7 @@ def evaluate_responses(
         EvalFileError: a line is wrong or names no problem of the suites (the line and the problem
             are named), or a problem has no response. Nothing is written then.
         ConfigError, TooManyBrokenRows: a suite's problems can't be had.
+        SandboxUnavailable: programs can't be run safely on this machine.
     """
     out = out or Path("runs/eval") / responses.stem
     progress = Progress(num_steps=0)
@@ -49,6 +50,7 @@ def evaluate_responses(
     problems = {suite.name: suite.problems(tasks) for suite in opened}
     everything = [problem for found in problems.values() for problem in found]
     given = read_responses(responses, everything)
+    prove_sandbox(everything, tasks)
     results: list[Evaluation] = []
     for suite in opened:
         groups = judge_responses(problems[suite.name], given, tasks)

@@ -28,7 +28,7 @@ from vlrl.rewards import RewardRules, open_rules
 from vlrl.rollout import Rollout
 from vlrl.samplers.base import Sampler, SamplingParams, derive_seed
 from vlrl.samplers.probe import Agreement, compare
-from vlrl.sandbox import configure, default_sandbox
+from vlrl.sandbox import configure
 from vlrl.scores import DomainScore
 from vlrl.suites import Suite, load_suite
 from vlrl.tasks import TASKS, Task
@@ -292,9 +292,9 @@ def _open_learner(path: str, chat: Chat, cfg: RunConfig, saved: Path | None) -> 
 def _prove_sandbox(cfg: RunConfig, tasks: Mapping[str, Task], progress: Progress) -> None:
     """Before anything slow, and before the first reward, where programs are to be run."""
     configure(cfg.sandbox)
-    if any(isinstance(tasks.get(domain), Coding) for domain in cfg.data.mixture):
-        protection = default_sandbox().protection()
-        if protection.plan.unsafe:
+    for domain in cfg.data.mixture:
+        task = tasks.get(domain)
+        if isinstance(task, Coding) and (protection := task.protection()).plan.unsafe:
             progress.warn(f"programs run in a weaker sandbox: {protection.mark}")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from vlrl.sandbox import Ending, Sandbox, Tests, default_sandbox
+from vlrl.sandbox import Ending, Protection, Sandbox, Tests, default_sandbox
 from vlrl.sandbox.guest.values import Unplain, dumps
 from vlrl.tasks.base import Row, RowError
 from vlrl.tasks.common import judged, not_judged, question_of, unparsable
@@ -35,6 +35,14 @@ class Coding:
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
         self._sandbox = sandbox
+
+    def protection(self) -> Protection:
+        """What programs are held by here; proven by the self-test, once in a process.
+
+        Raises:
+            SandboxUnavailable: this machine can't run untrusted programs safely.
+        """
+        return (self._sandbox or default_sandbox()).protection()
 
     def problem(self, row: Row) -> Problem:
         """`row.answer` is one of the kinds of tests in types.py, or plain data as in `tests_of`.
