@@ -54,9 +54,10 @@ def _soak(runs: int, kill_every: float, folder: Path) -> Soaked:
     process = psutil.Process()
     gc.collect()
     descriptors, memory, start = process.num_fds(), process.memory_info().rss, time.monotonic()
+    others = set(process.children(recursive=True))  # not this sandbox's: left alone, not counted
     sandbox = Sandbox(config=SandboxConfig(workers=2))
     kills, judged, lost = [0], [0], 0
-    killer = threading.Thread(target=_kill_at_random, args=(judged, kill_every, kills))
+    killer = threading.Thread(target=_kill_at_random, args=(judged, kill_every, kills, others))
     killer.start()
     with ThreadPoolExecutor(4) as threads:
         for right in threads.map(lambda n: _judge(sandbox, n), range(runs)):
@@ -73,7 +74,7 @@ def _soak(runs: int, kill_every: float, folder: Path) -> Soaked:
         kills=kills[0],
         lost=lost,
         descriptors=process.num_fds() - descriptors,
-        processes=len(process.children(recursive=True)),
+        processes=len(set(process.children(recursive=True)) - others),
         files=len(list(folder.iterdir())),
         memory_mb=round((process.memory_info().rss - memory) / 1e6, 1),
         seconds=round(seconds, 1),
@@ -96,7 +97,9 @@ def _judge(sandbox: Sandbox, number: int) -> bool:
     return outcome.ending is (Ending.PASSED if said == number else Ending.FAILED)
 
 
-def _kill_at_random(judged: list[int], every: float, kills: list[int]) -> None:
+def _kill_at_random(
+    judged: list[int], every: float, kills: list[int], others: set[psutil.Process]
+) -> None:
     rng = random.Random(0)
     target = rng.uniform(0, 2 * every)
     while judged[0] >= 0:
@@ -105,7 +108,7 @@ def _kill_at_random(judged: list[int], every: float, kills: list[int]) -> None:
             continue
         target = judged[0] + rng.uniform(0, 2 * every)
         with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            outer = psutil.Process().children()
+            outer = [each for each in psutil.Process().children() if each not in others]
             processes = outer + [inner for each in outer for inner in each.children()]
             if processes:  # a worker's two; not a program's own, whose end is a failed run
                 os.kill(rng.choice(processes).pid, signal.SIGKILL)
