@@ -50,6 +50,7 @@ from vlrl.learner import Learner
 from vlrl.models.load import load_policy, load_processor
 from vlrl.report.console import Progress
 from vlrl.report.log import read_jsonl
+from vlrl.rewards import PLAIN
 from vlrl.rollout import Rollout
 from vlrl.samplers.base import SamplingParams
 from vlrl.samplers.vllm_engine import VllmSampler
@@ -111,6 +112,8 @@ class VlrlSide:
             chat=self.chat,
             sampler=self.sampler,
             rollout=Rollout(self.chat, self.sampler, {"bench": BenchTask()}),
+            rules=PLAIN,
+            held_out=None,
             learner=learner,
             stream=self.stream,  # type: ignore[arg-type]
             suites=[],
