@@ -143,11 +143,6 @@ def clustered_interval(means_P: Sequence[float]) -> Interval:
     return Interval(mean=mean, low=max(0.0, centre - half), high=min(1.0, centre + half))
 
 
-def macro_average(scores: Mapping[str, DomainScore]) -> float:
-    """The plain mean of the domains' Pass@1."""
-    return fmean(s.pass_at_1.mean for s in scores.values())
-
-
 def macro_interval(parts: Mapping[str, Sequence[Interval]]) -> Interval:
     """The plain mean over domains of the mean of each domain's parts (its suites).
 

@@ -8,13 +8,11 @@ import pytest
 import torch
 
 from tests.samplers import tiny_models as tiny
-from vlrl.batch import LearnerGroup, LearnerResponse
 from vlrl.config import LearnerConfig, LoraConfig, LossConfig, SamplerConfig
 from vlrl.learner import Learner
 from vlrl.models.load import load_policy
 from vlrl.models.lora import add_lora
 from vlrl.samplers.base import SamplingParams
-from vlrl.samplers.probe import compare
 from vlrl.samplers.vllm_engine import VllmSampler
 from vlrl.types import Completion
 
@@ -39,23 +37,7 @@ def test_the_sampler_computes_with_the_learners_adapter(tmp_path: Path) -> None:
     prompts = tiny.prompts(chat)
 
     def difference(samples: list[list[Completion]]) -> float:
-        groups = [
-            LearnerGroup(
-                id=str(i),
-                domain="image_qa",
-                prompt_ids=chat.expand(prompt),
-                images=tuple(chat.features(key) for key in prompt.image_keys),
-                responses=tuple(
-                    LearnerResponse(
-                        index=j, token_ids=c.token_ids, sampler_logprobs=c.logprobs, advantage=1.0
-                    )
-                    for j, c in enumerate(completions)
-                ),
-            )
-            for i, (prompt, completions) in enumerate(zip(prompts, samples, strict=True))
-        ]
-        ours = [row.tolist() for group in learner.logprobs(groups) for row in group]
-        return compare([c.logprobs for s in samples for c in s], ours).max_abs
+        return tiny.difference(learner, tiny.learner_groups(chat, prompts, samples))
 
     sampler = VllmSampler(
         tmp_path,

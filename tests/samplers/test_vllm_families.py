@@ -7,14 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.samplers import tiny_models as tiny
-from vlrl.batch import LearnerGroup, LearnerResponse
 from vlrl.config import LearnerConfig, LossConfig, SamplerConfig
 from vlrl.learner import Learner
 from vlrl.models.load import load_policy
 from vlrl.samplers.base import SamplingParams
-from vlrl.samplers.probe import compare
 from vlrl.samplers.vllm_engine import VllmSampler
-from vlrl.types import Completion
 
 pytestmark = pytest.mark.vllm
 PARAMS = SamplingParams(n=2, max_tokens=16, seed=3)
@@ -41,32 +38,8 @@ def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> N
     prompts = tiny.prompts(chat)
     sampler = VllmSampler(tmp_path, chat, config, max_model_len=256, dtype=dtype)
 
-    def groups_of(samples: list[list[Completion]]) -> list[LearnerGroup]:
-        return [
-            LearnerGroup(
-                id=str(i),
-                domain="image_qa",
-                prompt_ids=chat.expand(prompt),
-                images=tuple(chat.features(key) for key in prompt.image_keys),
-                responses=tuple(
-                    LearnerResponse(
-                        index=j,
-                        token_ids=c.token_ids,
-                        sampler_logprobs=c.logprobs,
-                        advantage=1.0,
-                        experts=c.experts,
-                    )
-                    for j, c in enumerate(completions)
-                ),
-            )
-            for i, (prompt, completions) in enumerate(zip(prompts, samples, strict=True))
-        ]
-
     def difference() -> float:
-        groups = groups_of(samples)
-        theirs = [r.sampler_logprobs for group in groups for r in group.responses]
-        ours = [row.tolist() for group in learner.logprobs(groups) for row in group]
-        return compare(theirs, ours).max_abs
+        return tiny.difference(learner, tiny.learner_groups(chat, prompts, samples))
 
     try:
         samples = sampler.sample(prompts, PARAMS)
@@ -78,11 +51,11 @@ def test_sampler_and_learner_agree(family: str, tied: bool, tmp_path: Path) -> N
             samples = sampler.sample(prompts, PARAMS)
             assert difference() < tolerance
         if has_experts:
-            routers = learner.update(groups_of(samples)).routers
+            routers = learner.update(tiny.learner_groups(chat, prompts, samples)).routers
             assert routers is not None
             assert routers.replayed > 0 and routers.differ_tokens == 0
             tiny.shake(learner.model, seed=3, std=0.1)
-            routers = learner.update(groups_of(samples)).routers
+            routers = learner.update(tiny.learner_groups(chat, prompts, samples)).routers
             assert routers is not None and routers.differ_tokens
             greedy = SamplingParams(n=1, max_tokens=4, temperature=0)
             (one,) = sampler.sample(prompts[:1], greedy)[0]

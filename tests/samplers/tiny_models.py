@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,14 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
+from vlrl.batch import LearnerGroup, LearnerResponse
 from vlrl.chat import Chat
 from vlrl.config import ImageConfig
+from vlrl.learner import Learner
 from vlrl.models.load import save_policy
 from vlrl.models.random_tiny import MediaTokens, TinySize, random_model
-from vlrl.types import Problem, Prompt
+from vlrl.samplers.probe import compare
+from vlrl.types import Completion, Problem, Prompt
 
 SPECIAL = (
     "<|endoftext|>",
@@ -99,6 +103,38 @@ def prompts(chat: Chat) -> list[Prompt]:
         chat.render(Problem(id=q, domain="image_qa", question=q, images=tuple(images), answer=""))
         for q, images in questions
     ]
+
+
+def learner_groups(
+    chat: Chat, prompts: Sequence[Prompt], samples: Sequence[Sequence[Completion]]
+) -> list[LearnerGroup]:
+    """Sampled responses as the learner takes them."""
+    return [
+        LearnerGroup(
+            id=str(i),
+            domain="image_qa",
+            prompt_ids=chat.expand(prompt),
+            images=tuple(chat.features(key) for key in prompt.image_keys),
+            responses=tuple(
+                LearnerResponse(
+                    index=j,
+                    token_ids=c.token_ids,
+                    sampler_logprobs=c.logprobs,
+                    advantage=1.0,
+                    experts=c.experts,
+                )
+                for j, c in enumerate(completions)
+            ),
+        )
+        for i, (prompt, completions) in enumerate(zip(prompts, samples, strict=True))
+    ]
+
+
+def difference(learner: Learner, groups: Sequence[LearnerGroup]) -> float:
+    """The largest difference between the sampler's log-probs and the learner's."""
+    theirs = [r.sampler_logprobs for group in groups for r in group.responses]
+    ours = [row.tolist() for group in learner.logprobs(groups) for row in group]
+    return compare(theirs, ours).max_abs
 
 
 def _png(seed: int, size: tuple[int, int]) -> bytes:

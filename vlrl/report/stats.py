@@ -36,11 +36,6 @@ class RolloutStats:
     prompt_tokens: int
     """Un-expanded: an image counts as one token."""
 
-    @property
-    def num_errors(self) -> int:
-        """Attempts lost because their verifier failed."""
-        return round(sum(d.error * d.num_attempts for d in self.domains.values()))
-
 
 def rollout_stats(groups: Sequence[Group]) -> RolloutStats:
     """The statistics of some graded groups."""
