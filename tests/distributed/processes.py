@@ -59,3 +59,6 @@ def _one(
     with join() as world:
         assert world == World(rank=rank, size=num)
         torch.save(function(world, *args), folder / f"rank{rank}.pt")
+    if dist.is_initialized():  # gloo's threads abort a process that ends with them
+        dist.barrier()
+        dist.destroy_process_group()
