@@ -32,6 +32,8 @@ from learner_tables import show_device, show_scaling
 from rich.console import Console
 from safetensors.torch import load_file
 
+from vlrl.openmp import set_waiting
+
 OURS = ("vlrl", "vlrl_lean")
 TOLERANCE = {"float32": 1e-5}
 """Of a parameter's gradient, relative to its norm. bfloat16 has none: gradients aren't compared."""
@@ -45,8 +47,8 @@ def in_own_process(job: Job, what: str, folder: Path) -> dict[str, Any]:
     """
     command = [sys.executable, __file__, "--measure", what, "--job", json.dumps(asdict(job))]
     command += ["--folder", str(folder)]
-    # Idle threads that sleep: spinning ones make a busy machine several times slower.
-    environment = {"OMP_WAIT_POLICY": "passive", **os.environ}
+    environment = dict(os.environ)
+    set_waiting(environment)  # as `vlrl` does: the same for every side
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         tail = "\n".join(done.stderr.strip().splitlines()[-15:])

@@ -8,7 +8,8 @@ its only way on a CPU. Every step has new prompts and new images.
 It wants the extra `bench`. TRL's gradient checkpointing, on by default there, is off unless asked
 for: it only costs time at this size.
 
-    OMP_WAIT_POLICY=passive python scripts/bench_step.py --json bench.json --steps 5
+    export OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=2000   # as `vlrl` does for itself (openmp.py)
+    python scripts/bench_step.py --json bench.json --steps 5
     python scripts/bench_step.py --settings          # tokens/s of vLLM under several settings
 """
 
@@ -342,7 +343,8 @@ def main() -> None:
         }
         show(results, console)
         facts = {"parameters": num_parameters, "threads": torch.get_num_threads()}
-        facts["omp_wait_policy"] = os.environ.get("OMP_WAIT_POLICY", "default")
+        for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+            facts[name.lower()] = os.environ.get(name, "default")
         facts |= asdict(settings) | {"steps": args.steps, "torch": torch.__version__}
         if args.json:
             text = json.dumps({**results, "settings": facts}, indent=2)

@@ -12,6 +12,7 @@ import typer
 
 from vlrl.config import ConfigError
 from vlrl.evaluation.command import HELP, evaluate
+from vlrl.openmp import set_waiting
 from vlrl.samplers.fleet.command import serve
 from vlrl.sandbox.options import SandboxSettings, sandbox_config
 
@@ -320,9 +321,7 @@ def doctor(
 def main() -> None:
     """Run the command line. An error that the user can mend is shown as one message, exit 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Idle OpenMP threads sleep: sampler and learner take turns on the same cores, and verifiers'
-    # processes want them too. Read when torch is imported, so it comes before that.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    set_waiting(os.environ)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Engines warn about their own deprecations, which nobody here can mend.
     warnings.filterwarnings("ignore", category=FutureWarning)

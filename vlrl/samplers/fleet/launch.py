@@ -21,6 +21,7 @@ import torch
 from vlrl.chat import Chat
 from vlrl.config import ConfigError, RunConfig
 from vlrl.models.load import dtype_name, load_processor, resolve
+from vlrl.openmp import set_waiting
 from vlrl.samplers.vllm_arguments import engine_arguments, most_tokens
 
 STOP_S = 15.0
@@ -220,7 +221,8 @@ def _environment(share: Sequence[str], *, on_cpu: bool, eager: bool) -> dict[str
     environment |= {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
     if not on_cpu:
         return environment | {"CUDA_VISIBLE_DEVICES": ",".join(share)}
-    environment |= {"VLLM_CPU_OMP_THREADS_BIND": ",".join(share), "OMP_WAIT_POLICY": "passive"}
+    environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(share)
+    set_waiting(environment)
     if eager:  # or else one helper is compiled, which wants a C++ compiler
         environment["TORCHDYNAMO_DISABLE"] = "1"
     return environment
