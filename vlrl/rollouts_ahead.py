@@ -17,6 +17,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
+
 from vlrl.samplers.probe import Agreement
 from vlrl.types import Group
 
@@ -67,7 +69,9 @@ class RolloutsAhead:
     """The queue between sampler and learner."""
 
     def __init__(self, max_staleness: int) -> None:
-        self._worker = ThreadPoolExecutor(1, "rollouts") if max_staleness else None
+        self._worker = (
+            ThreadPoolExecutor(1, "rollouts", initializer=_leave_cores) if max_staleness else None
+        )
         self._pending: deque[tuple[int, Callable[[], RolloutBatch]]] = deque()
         self._failure: BaseException | None = None
 
@@ -140,6 +144,14 @@ class RolloutsAhead:
 
         assert self._worker
         return self._worker.submit(run)
+
+
+def _leave_cores() -> None:
+    """A sampler that computes on the CPU beside the learner takes half of the cores.
+
+    The setting is this thread's alone. With all of them in both threads each waits for the other's.
+    """
+    torch.set_num_threads(max(1, torch.get_num_threads() // 2))
 
 
 def _constant(batch: RolloutBatch) -> Callable[[], RolloutBatch]:
