@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.distributed.processes import in_processes
+from vlrl.config import ConfigError
 from vlrl.distributed.totals import total
-from vlrl.distributed.world import ALONE, OtherProcessError, World
+from vlrl.distributed.world import ALONE, OtherProcessError, World, join
 
 
 @dataclass
@@ -81,3 +82,14 @@ def test_three_processes_agree(tmp_path: Path) -> None:
     for other in others:
         assert "process 0: ZeroDivisionError" in other.pop("error")
         assert other == {key: value for key, value in first.items() if key != "error"}
+
+
+def test_accelerate_with_cpu_would_start_one_process_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    with join() as world:  # of one process, as asked
+        assert world is ALONE
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # as it sets for several
+    with pytest.raises(ConfigError, match="add --multi_gpu"), join():
+        pass

@@ -1,7 +1,7 @@
 """The processes of a run: how many, which one this is, and the few things they tell each other.
 
-`torchrun --nproc-per-node 8 -m vlrl train CONFIG` (or `accelerate launch`) starts them and says so
-in the environment. For one process every call here is a no-op that opens no connection.
+`torchrun --nproc-per-node 8 -m vlrl train CONFIG` (or `accelerate launch --multi_gpu`) starts them
+and says so in the environment. For one process every call here is a no-op that opens no connection.
 
 Each call is a collective: all processes make the same calls in the same order, or all of them wait.
 """
@@ -18,6 +18,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from vlrl.config import ConfigError
+
 T = TypeVar("T")
 
 TIMEOUT = timedelta(hours=2)
@@ -27,6 +29,10 @@ process that died is noticed at once by what started it (torchrun), not by this.
 
 class OtherProcessError(RuntimeError):
     """Process 0 could not do what all others depend on: what it said."""
+
+
+class LostProcessError(RuntimeError):
+    """Another process of the run ended, or can't be reached any more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +122,14 @@ def join() -> Generator[World]:
 
     Connections that are there already are used, and left open. gloo connects CPUs, NCCL GPUs; what
     is small goes over gloo everywhere.
+
+    Raises:
+        ConfigError: accelerate was asked for several processes and starts none of its own.
+        LostProcessError: another process ended while this one waited for it.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
+        _check_accelerate()
         yield ALONE
         return
     if dist.is_initialized():
@@ -132,6 +143,25 @@ def join() -> Generator[World]:
     dist.init_process_group(backend, timeout=TIMEOUT)
     try:
         yield World(rank=dist.get_rank(), size=size)
+    except RuntimeError as error:
+        # Of gloo's errors only the text says whose they are.
+        if not (isinstance(error, dist.DistError) or "gloo/transport" in str(error)):
+            raise
+        raise LostProcessError(
+            f"process {dist.get_rank()} lost another process of this run, which ended or can't "
+            "be reached; what it said, or what started them, says why. A run goes on from its last "
+            f"checkpoint with `vlrl train RUN --resume`, on any number of processes ({error})"
+        ) from error
     finally:
         if dist.is_initialized():  # closing vLLM may have ended it
             dist.destroy_process_group()
+
+
+def _check_accelerate() -> None:
+    """With --cpu it starts one process, or leaves several to MPI, each as if it were alone."""
+    told = os.environ.keys()
+    if {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= told and "RANK" not in told:
+        raise ConfigError(
+            "accelerate launch starts several processes with --multi_gpu only, on CPUs too: "
+            "leave out --cpu and add --multi_gpu, or use torchrun --nproc-per-node N"
+        )
