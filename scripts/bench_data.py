@@ -1,10 +1,11 @@
-"""100,000 image rows through `vlrl data build` and through the loading of training.
+"""100,000 image rows through `vlrl data build`, and read back in turn and as training reads them.
 
-    python scripts/bench_data.py --json bench_data.json [--rows 100000] [--folder FOLDER]
+    python scripts/bench_data.py --json bench_data.json [--rows 100000] [--side 336]
 
-The images are easy-VQA's pictures with noise of their own, 64 x 64 pixels, in
-Parquet files. Each part runs in a process of its own, whose memory is sampled: `peak_mib` is the
-largest resident set beyond what the imports took.
+The images are easy-VQA's pictures, enlarged, with noise of their own, as JPEG in a Parquet file.
+Each part runs in a process of its own; `peak_mib` is the most that it and its children held at
+once, imports included: proportional set sizes, sampled ten times a second. `few` is the same
+part over a hundredth of the rows: what doesn't grow with them.
 """
 
 from __future__ import annotations
@@ -15,44 +16,36 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import psutil
 
-SIDE = 64
+CHUNK = 500
+"""Rows of a row group of the source, and that a process draws at once."""
 TRAINED_SHARE = 0.05
-"""Of the rows, those that are drawn as training draws them, decoded and sized for the model."""
+"""Of the rows, those that are decoded and sized for the model."""
+PARTS = ("build", "read_in_turn", "read_as_training", "load_as_training")
 
 
-def make_rows(folder: Path, num_rows: int) -> None:
-    """Parquet files with `num_rows` different images and questions, and a recipe over them."""
-    import easy_vqa
-    import numpy as np
+def make_rows(folder: Path, num_rows: int, side: int, workers: int) -> None:
+    """A Parquet file with `num_rows` different images and questions, and a recipe over it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from PIL import Image
 
-    paths = sorted(easy_vqa.get_train_image_paths().values())
-    pictures = [Image.open(p).convert("RGB").resize((SIDE, SIDE)) for p in paths[:500]]
-    rng = np.random.default_rng(0)
     schema = pa.schema([("question", pa.string()), ("answer", pa.string()), ("image", pa.binary())])
-    with pq.ParquetWriter(folder / "rows.parquet", schema, compression="none") as writer:
-        for start in range(0, num_rows, 500):
-            rows = []
-            for index in range(start, min(start + 500, num_rows)):
-                pixels = np.asarray(pictures[index % len(pictures)], dtype=np.int16)
-                coarse = rng.integers(-60, 60, (8, 8, 3)).repeat(8, 0).repeat(8, 1)
-                fine = rng.integers(-8, 8, pixels.shape)
-                noisy = (pixels + coarse + fine).clip(0, 255).astype(np.uint8)
-                out = io.BytesIO()
-                Image.fromarray(noisy).save(out, "PNG", compress_level=1)
-                question = f"What shape is in picture {index}?"
-                rows.append({"question": question, "answer": "circle", "image": out.getvalue()})
+    jobs = [(first, min(CHUNK, num_rows - first), side) for first in range(0, num_rows, CHUNK)]
+    with (
+        pq.ParquetWriter(folder / "rows.parquet", schema, compression="none") as writer,
+        multiprocessing.get_context("spawn").Pool(workers) as pool,
+    ):
+        for rows in pool.imap(_draw, jobs):
             writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     (folder / "rows.yaml").write_text(
         "name: rows\ntask: image_qa\nlicence: MIT\nfile: {}\nsplits: {train: rows.parquet}\n"
@@ -60,31 +53,59 @@ def make_rows(folder: Path, num_rows: int) -> None:
     )
 
 
-def build_rows(folder: Path, num_rows: int, workers: int) -> int:
-    """The whole build: images decoded and hashed, compared with easy-VQA's test images."""
-    from vlrl.config import validate
-    from vlrl.recipes.build import Mixture, build
+def _draw(job: tuple[int, int, int]) -> list[dict[str, object]]:
+    """Rows from a first number on; no two images are near each other."""
+    import easy_vqa
+    import numpy as np
+    from PIL import Image
 
-    mixture = {
-        "name": "bench",
-        "rows": int(num_rows * 0.99),
-        "domains": {"image_qa": {"share": 1.0, "recipes": [str(folder / "rows.yaml")]}},
-        "decontaminate": {"suites": ["easy_vqa"]},
-    }
-    manifest = build(validate(Mixture, mixture, "bench"), folder / "built", workers=workers)
-    return manifest.domains["image_qa"].recipes["rows"].looked_at
+    first, num_rows, side = job
+    paths = sorted(easy_vqa.get_train_image_paths().values())
+    rng = np.random.default_rng(first)
+    fine = rng.integers(-8, 8, (2 * side, 2 * side, 3), dtype=np.int16)
+    rows: list[dict[str, object]] = []
+    for index in range(first, first + num_rows):
+        with Image.open(paths[index % len(paths)]) as drawn:
+            pixels = np.asarray(drawn.convert("RGB").resize((side, side)), dtype=np.int16)
+        coarse = Image.fromarray(rng.integers(0, 120, (8, 8, 3), dtype=np.uint8))
+        blocks = np.asarray(coarse.resize((side, side), Image.Resampling.NEAREST), dtype=np.int16)
+        x, y = rng.integers(0, side, 2)
+        noisy = pixels + blocks - 60 + fine[x : x + side, y : y + side]
+        out = io.BytesIO()
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(out, "JPEG", quality=90)
+        question = f"What shape is in picture {index}?"
+        rows.append({"question": question, "answer": "circle", "image": out.getvalue()})
+    return rows
 
 
-def read_rows(folder: Path, num_rows: int, workers: int) -> int:
+def build(folder: Path, num_rows: int, workers: int) -> int:
+    """`vlrl data build`: images decoded and hashed, compared with easy-VQA's test images."""
+    mixture, out = folder / "mix.yaml", folder / "built"
+    recipes = f"[{folder / 'rows.yaml'}]"
+    mixture.write_text(
+        f"name: bench\nrows: {num_rows}\ndecontaminate: {{suites: [easy_vqa]}}\n"
+        f"domains: {{image_qa: {{share: 1.0, recipes: {recipes}}}}}\n"
+    )
+    command = [sys.executable, "-m", "vlrl", "data", "build", str(mixture), "--out", str(out)]
+    subprocess.run([*command, "--workers", str(workers)], check=True, stdout=subprocess.DEVNULL)
+    manifest = json.loads((out / "manifest.json").read_text())
+    return manifest["domains"]["image_qa"]["recipes"]["rows"]["looked_at"]
+
+
+def read_in_turn(folder: Path, num_rows: int, workers: int) -> int:
+    """Rows in the order of the file, images still encoded."""
+    from vlrl.recipes import open_recipe
+
+    rows = open_recipe(str(folder / "built" / "image_qa.yaml")).rows()
+    return sum(1 for row, _ in zip(rows, range(num_rows), strict=False) if row.images)
+
+
+def read_as_training(folder: Path, num_rows: int, workers: int) -> int:
     """Problems in training's order, images still encoded."""
-    stream = _stream(folder)
-    batches = num_rows // 50
-    for _ in range(batches):
-        stream.next_batch()
-    return batches * 50
+    return sum(1 for _, _ in zip(range(num_rows), _problems(folder), strict=False))
 
 
-def train_rows(folder: Path, num_rows: int, workers: int) -> int:
+def load_as_training(folder: Path, num_rows: int, workers: int) -> int:
     """Problems in training's order, as prompts with their pixels."""
     from vlrl.chat import Chat
     from vlrl.config import BUILTIN_MODEL, ImageConfig
@@ -92,64 +113,65 @@ def train_rows(folder: Path, num_rows: int, workers: int) -> int:
     from vlrl.models.load import load_processor
 
     chat = Chat(load_processor(BUILTIN_MODEL), ImageConfig())
-    stream = _stream(folder, check=prompt_check(chat, 4096))
-    batches = int(num_rows * TRAINED_SHARE) // 50
-    for _ in range(batches):
-        stream.next_batch()
-    return batches * 50
+    problems = _problems(folder, check=prompt_check(chat, 4096))
+    wanted = int(num_rows * TRAINED_SHARE)
+    return sum(1 for _, _ in zip(range(wanted), problems, strict=False))
 
 
-def _stream(folder: Path, **options: Any) -> Any:
+def _problems(folder: Path, **options: Any) -> Iterator[object]:
     from vlrl.config import DataConfig, DomainConfig
     from vlrl.data import ProblemStream
     from vlrl.tasks import TASKS
 
     part = DomainConfig(share=1.0, recipes=(str(folder / "built" / "image_qa.yaml"),))
     config = DataConfig(mixture={"image_qa": part}, prompts_per_step=50)
-    return ProblemStream(config, 0, TASKS, **options)
+    stream = ProblemStream(config, 0, TASKS, **options)
+    while True:
+        yield from stream.next_batch()
 
 
-def measured(
-    part: Callable[[Path, int, int], int], folder: Path, num_rows: int, workers: int
-) -> dict[str, float]:
+def measured(name: str, folder: Path, num_rows: int, workers: int) -> dict[str, float]:
     """Rows, seconds and memory of a part, in a process of its own."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=_run, args=(part, folder, num_rows, workers, queue))
+    process = context.Process(target=_run, args=(name, folder, num_rows, workers, queue))
     process.start()
-    process.join()
+    peak = 0
+    while process.is_alive():
+        peak = max(peak, _held(process.pid or 0))
+        process.join(0.1)
     if process.exitcode:
-        raise SystemExit(f"{part.__name__} failed")
-    return queue.get()
+        raise SystemExit(f"{name} failed")
+    return {**queue.get(), "peak_mib": round(peak / 2**20, 1)}
 
 
-def _run(
-    part: Callable[[Path, int, int], int], folder: Path, num_rows: int, workers: int, queue: Any
-) -> None:
-    from vlrl import chat, data, recipes  # noqa: F401 - imported before memory is counted
+def _held(pid: int) -> int:
+    """Bytes that a process and its children hold: a shared page counts for each its part."""
+    total = 0
+    try:
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            memory: Any = process.memory_full_info()  # pss is there on Linux only
+            total += getattr(memory, "pss", memory.rss)
+    except psutil.Error:  # it has just ended
+        pass
+    return total
 
-    process, peak, done = psutil.Process(), [0], Event()
-    before = process.memory_info().rss
 
-    def watch() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], process.memory_info().rss)
+def _run(name: str, folder: Path, num_rows: int, workers: int, queue: Any) -> None:
+    if name != "build":
+        from vlrl import chat, data, recipes  # noqa: F401 - imports are no part of the time
 
-    thread = Thread(target=watch, daemon=True)
-    thread.start()
-    start, cpu = time.perf_counter(), time.process_time()
-    rows = part(folder, num_rows, workers)
-    seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
-    done.set()
-    thread.join()
+    before = sum(os.times()[:4])  # of this process and the children that it waited for
+    start = time.perf_counter()
+    rows = globals()[name](folder, num_rows, workers)
+    seconds, used = time.perf_counter() - start, os.times()
     queue.put(
         {
             "rows": rows,
             "seconds": round(seconds, 2),
-            "cpu_s": round(cpu_s, 2),
+            "cpu_s": round(sum(used[:4]) - before, 2),
             "rows_per_s": round(rows / seconds, 1),
-            "before_mib": round(before / 2**20, 1),
-            "peak_mib": round((peak[0] - before) / 2**20, 1),
         }
     )
 
@@ -158,28 +180,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--side", type=int, default=336, help="of each image, in pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--folder", type=Path, help="where 5 GB fit (default: the system's)")
+    parser.add_argument("--folder", type=Path, help="where 15 GB fit (default: the system's)")
     options = parser.parse_args()
+    parts: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        make_rows(folder, options.rows)
-        size = sum(path.stat().st_size for path in folder.glob("*.parquet"))
-        parts = {
-            part.__name__: measured(part, folder, options.rows, options.workers)
-            for part in (build_rows, read_rows, train_rows)
-        }
+        make_rows(folder, options.rows, options.side, options.workers)
+        size = (folder / "rows.parquet").stat().st_size
+        for part in PARTS:
+            few = measured(part, folder, max(options.rows // 100, 50), options.workers)
+            if part == "build":
+                shutil.rmtree(folder / "built")
+            parts[part] = {**measured(part, folder, options.rows, options.workers), "few": few}
+            print(f"{part}: {parts[part]}", flush=True)
     report = {
         "rows": options.rows,
-        "image_mib": round(size / 2**20, 1),
+        "side": options.side,
+        "encoded_mib": round(size / 2**20, 1),
+        "decoded_mib": round(options.rows * options.side**2 * 3 / 2**20, 1),
         "workers": options.workers,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_before": os.getloadavg()[0],
         **parts,
     }
     options.json.write_text(json.dumps(report, indent=1) + "\n")
-    for name, part in parts.items():
-        print(f"{name}: {part['rows_per_s']:g} rows/s, {part['peak_mib']:g} MiB beyond imports")
 
 
 if __name__ == "__main__":

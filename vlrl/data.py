@@ -9,6 +9,7 @@ without repeats, in an order of its own for each epoch, and comes after a restar
 from __future__ import annotations
 
 import random
+from array import array
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -225,7 +226,7 @@ class _Cursor:
         else:
             if state.position == num_rows:
                 state = state.model_copy(update={"epoch": state.epoch + 1, "position": 0})
-            index = self._order_of(state.epoch, num_rows)[state.position]
+            index = self._order_of(state.epoch)[state.position]
         first_time = state.epoch == 0
         self.state = state.model_copy(
             update={"position": state.position + 1, "num_seen": state.num_seen + first_time}
@@ -249,10 +250,9 @@ class _Cursor:
                 f"recipe {self.recipe.name}: all {out_of} rows are broken: {found.why}"
             )
 
-    def _order_of(self, epoch: int, num_rows: int) -> Sequence[int]:
-        """The rows' order in an epoch: a permutation by seed, recipe and epoch."""
+    def _order_of(self, epoch: int) -> Sequence[int]:
+        """The rows' order in an epoch: by seed, recipe and epoch, and quick to read."""
         if self._order is None or self._order[0] != epoch:
-            order = list(range(num_rows))
-            random.Random(f"{self._seed}/{self.recipe.name}/{epoch}").shuffle(order)
-            self._order = (epoch, order)
+            rng = random.Random(f"{self._seed}/{self.recipe.name}/{epoch}")
+            self._order = (epoch, array("q", self.recipe.shuffled("train", rng)))
         return self._order[1]

@@ -88,11 +88,11 @@ def test_parquet_rows_keep_few_groups(tmp_path: Path) -> None:
     for number, path in enumerate(paths):
         column = [bytes([number]) * 1000 + bytes([i]) for i in range(40)]
         pq.write_table(pa.table({"x": column, "y": [1] * 40}), path, row_group_size=8)
-    rows = ParquetRows(paths, columns=["x"], cache_bytes=20_000)
+    rows = ParquetRows(paths, columns=["x"], cache_bytes=24_000)
     assert len(rows) == 80
     for index in (0, 79, 8, 39, 40, 7, 41):
         assert rows[index] == {"x": bytes([index // 40]) * 1000 + bytes([index % 40])}
-        assert sum(table.nbytes for table in rows._cache.values()) <= 20_000
+        assert sum(table.nbytes for table in rows._cache.values()) <= 24_000
     assert len(rows._cache) == 2
     order = list(rows.shuffled(random.Random(1)))
     assert sorted(order) == list(range(80)) and order[:8] != sorted(order[:8])
@@ -107,3 +107,35 @@ def test_parquet_rows_keep_few_groups(tmp_path: Path) -> None:
     paths[1].write_bytes(data)
     with pytest.raises(ConfigError, match=r"b\.parquet, from row 40: not a readable Parquet"):
         ParquetRows(paths)[41]
+
+
+@pytest.mark.parametrize("order", ["shuffled", "in turn", "any"])
+def test_a_large_row_group_is_never_whole_in_memory(
+    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rng = tmp_path / "a.parquet", random.Random(0)
+    images = [rng.randbytes(20_000 + 100 * i) for i in range(400)]
+    small = pa.table({"x": [b"small"] * 3})
+    pages = {"write_batch_size": 4, "data_page_size": 1 << 16}  # a page is the least that is read
+    with pq.ParquetWriter(path, small.schema, compression="none", **pages) as writer:
+        writer.write_table(small)
+        writer.write_table(pa.table({"x": images}))  # one row group of 16 MB
+        writer.write_table(small)
+    rows = ParquetRows([path], cache_bytes=1 << 20)
+    wanted = [b"small"] * 3 + images + [b"small"] * 3
+    indices = {
+        "shuffled": list(rows.shuffled(random.Random(1))),
+        "in turn": list(range(406)),
+        "any": [401, 3, 402, 0, 405, 150, 149, 2, 300],
+    }[order]
+    kept: list[int] = []
+    keep = rows._keep
+    monkeypatch.setattr(rows, "_keep", lambda at, table: (kept.append(at), keep(at, table))[1])
+    before, most = pa.total_allocated_bytes(), 0
+    for index in indices:
+        assert rows[index] == {"x": wanted[index]}
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 5 << 20
+    if order != "any":
+        assert sorted(indices) == list(range(406))
+        assert len(kept) == len(set(kept)) == len(rows._pieces) > 100, "each is read once"

@@ -17,6 +17,8 @@ from vlrl.config import ConfigError
 Raw = Mapping[str, object]
 CACHE_BYTES = 128 << 20
 """Parquet row groups that are kept decoded, at least one of them."""
+PIECES = 4
+"""So many pieces of a large row group fill half of what is kept."""
 
 
 class JsonlRows(Sequence[Raw]):
@@ -64,11 +66,18 @@ class JsonlRows(Sequence[Raw]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Group:
-    """One row group: where it lies, and its first row among all."""
+class _Piece:
+    """Rows that are read at once: a row group, or a part of a large one.
+
+    number: which part of its row group; rows: of each of its parts but the last; first: its first
+    row among all; bytes: as the file counts, about.
+    """
 
     path: Path
+    group: int
     number: int
+    whole: bool
+    rows: int
     first: int
     bytes: int
 
@@ -77,7 +86,9 @@ class ParquetRows(Sequence[Raw]):
     """The rows of Parquet files, one after the other; in memory are the last row groups read.
 
     Any row costs the reading of its row group: in random order that is quick with groups of a few
-    MiB, as `vlrl data build` writes them. `columns`: those that are read; None: all.
+    MiB, as `vlrl data build` writes them, and in the order of `shuffled` with any. A row group of
+    more than half of `cache_bytes` is never whole in memory: it is read from its beginning, in
+    pieces. `columns`: those that are read; None: all.
 
     Raises:
         ConfigError: a file is missing, cut off or no Parquet.
@@ -91,20 +102,21 @@ class ParquetRows(Sequence[Raw]):
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._columns = list(columns) if columns is not None else None
-        self._groups: list[_Group] = []
+        self._pieces: list[_Piece] = []
         self._len = 0
+        self._window = cache_bytes // 2
+        self._file: tuple[Path, Any] | None = None
         for path in paths:
-            metadata = self._file(path).metadata
+            metadata = self._opened(path).metadata
             for number in range(metadata.num_row_groups):
                 group = metadata.row_group(number)
-                self._groups.append(
-                    _Group(path=path, number=number, first=self._len, bytes=group.total_byte_size)
-                )
-                self._len += group.num_rows
-        self._firsts = [group.first for group in self._groups]
+                self._add(path, number, group.num_rows, group.total_byte_size)
+        self._firsts = [piece.first for piece in self._pieces]
         self._cache: OrderedDict[int, Any] = OrderedDict()
         self._cached_bytes = 0
         self._cache_bytes = cache_bytes
+        self._batches: Iterator[Any] | None = None
+        self._next = 0  # the piece that `_batches` gives next
 
     def __len__(self) -> int:
         return self._len
@@ -125,16 +137,18 @@ class ParquetRows(Sequence[Raw]):
     def shuffled(self, rng: random.Random) -> Iterator[int]:
         """All rows' numbers in an order by chance in which each row group is read once.
 
-        Row groups come in an order by chance; rows are mixed among as many groups as are kept.
+        Row groups come in an order by chance, the pieces of a large one after each other; rows are
+        mixed among as many as are kept.
         """
-        places = list(range(len(self._groups)))
-        rng.shuffle(places)
+        groups = [place for place, piece in enumerate(self._pieces) if piece.number == 0]
+        after = dict(zip(groups, [*groups[1:], len(self._pieces)], strict=True))
+        rng.shuffle(groups)
         ends = [*self._firsts[1:], self._len]
         window: list[int] = []
         num_bytes = 0
-        for place in places:
-            size = self._groups[place].bytes
-            if window and num_bytes + size > self._cache_bytes // 2:
+        for place in (place for group in groups for place in range(group, after[group])):
+            size = self._pieces[place].bytes
+            if window and num_bytes + size > self._window:
                 rng.shuffle(window)
                 yield from window
                 window, num_bytes = [], 0
@@ -143,32 +157,83 @@ class ParquetRows(Sequence[Raw]):
         rng.shuffle(window)
         yield from window
 
+    def _add(self, path: Path, group: int, num_rows: int, num_bytes: int) -> None:
+        """The pieces of a row group."""
+        if not num_rows:
+            return
+        whole = num_bytes <= self._window or num_rows == 1
+        wanted = 1 if whole else -(-num_bytes * PIECES // self._window)
+        rows = max(1, num_rows // wanted)
+        for number, start in enumerate(range(0, num_rows, rows)):
+            self._pieces.append(
+                _Piece(
+                    path=path,
+                    group=group,
+                    number=number,
+                    whole=whole,
+                    rows=rows,
+                    first=self._len + start,
+                    bytes=num_bytes * rows // num_rows,
+                )
+            )
+        self._len += num_rows
+
     def _table(self, place: int) -> Any:
-        """The Arrow table of a row group."""
+        """The Arrow table of a piece."""
         if place in self._cache:
             self._cache.move_to_end(place)
             return self._cache[place]
-        group = self._groups[place]
-        file = self._file(group.path)
+        piece = self._pieces[place]
+        file = self._opened(piece.path)
         try:
-            table = file.read_row_group(group.number, columns=self._columns)
+            if not piece.whole:
+                return self._read_on(file, place)
+            table = file.read_row_group(piece.group, columns=self._columns, use_threads=False)
         except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError
-            where = f"{group.path}, from row {group.first}"
+            where = f"{piece.path}, from row {piece.first}"
             raise ConfigError(f"{where}: not a readable Parquet file: {error}") from error
+        return self._keep(place, table)
+
+    def _read_on(self, file: Any, place: int) -> Any:
+        """A piece of a large row group, read from where the last reading stopped, if it can be."""
+        import pyarrow as pa
+
+        piece = self._pieces[place]
+        start = place - piece.number
+        batches, self._batches = self._batches, None  # after an error, where it stands is not known
+        if batches is None or not start < self._next <= place:
+            self._next = start
+            batches = file.iter_batches(
+                piece.rows, row_groups=[piece.group], columns=self._columns, use_threads=False
+            )
+        while self._next < place:
+            self._keep(self._next, pa.Table.from_batches([next(batches)]))
+            self._next += 1
+        table = self._keep(place, pa.Table.from_batches([next(batches)]))
+        self._batches, self._next = batches, place + 1
+        return table
+
+    def _keep(self, place: int, table: Any) -> Any:
+        if place in self._cache:
+            self._cached_bytes -= self._cache.pop(place).nbytes
         self._cache[place] = table
         self._cached_bytes += table.nbytes
         while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return table
 
-    @staticmethod
-    def _file(path: Path) -> Any:
+    def _opened(self, path: Path) -> Any:
         import pyarrow as pa  # comes with datasets; slow to import, so only where it is wanted
         import pyarrow.parquet as pq
 
+        if self._file and self._file[0] == path:
+            return self._file[1]
         if not path.is_file():
             raise ConfigError(f"{path}: no such file")
         try:
-            return pq.ParquetFile(path)
+            # pyarrow's own way, to buffer ahead, reads all of a row group.
+            file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
         except (pa.ArrowException, OSError) as error:
             raise ConfigError(f"{path}: not a readable Parquet file: {error}") from error
+        self._file = path, file
+        return file
