@@ -52,6 +52,11 @@ class Soak:
     s_per_1000_tokens: tuple[float, float]
     time_growth: float
 
+    @property
+    def grew(self) -> bool:
+        """Whether memory or the time of a token did, by more than a run that is as it should be."""
+        return self.memory_growth >= MAX_MEMORY or self.time_growth >= MAX_TIME
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -64,8 +69,7 @@ def main() -> None:
     found = summary(moments)
     print(json.dumps(asdict(found), indent=2))
     options.json.write_text(json.dumps(asdict(found), indent=2) + "\n")
-    grew = found.memory_growth >= MAX_MEMORY or found.time_growth >= MAX_TIME
-    sys.exit(1 if grew else 0)
+    sys.exit(1 if found.grew else 0)
 
 
 def watch(run: Path, updates: int, overrides: Sequence[str]) -> list[Moment]:

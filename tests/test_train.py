@@ -40,12 +40,18 @@ def weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return load_file(checkpoint / "model.safetensors")
 
 
-def test_a_short_run_leaves_everything_that_was_promised(tmp_path: Path) -> None:
+def test_a_short_run_leaves_everything_that_was_promised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trimmed: list[None] = []
+    monkeypatch.setattr("vlrl.run.TRIM_EVERY", 2)
+    monkeypatch.setattr("vlrl.run.trim", lambda: trimmed.append(None))
     config = small_config(tmp_path / "run", "data.prompts_per_step=8")
     checkpoint = train(config, make_sampler=scripted(some_answers))
     assert load(tmp_path / "run" / "config.yaml") == config
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [1, 2]
+    assert len(trimmed) == 1
     assert len(attempts(tmp_path / "run")) == 2 * 8 * 4
     for step in (1, 2):
         of_step = [a for a in attempts(tmp_path / "run") if a["step"] == step]

@@ -12,6 +12,7 @@ import typer
 
 from vlrl.config import ConfigError
 from vlrl.evaluation.command import HELP, evaluate
+from vlrl.native_memory import bound_caches
 from vlrl.openmp import set_waiting
 from vlrl.samplers.fleet.command import serve
 from vlrl.sandbox.options import SandboxSettings, sandbox_config
@@ -322,6 +323,7 @@ def main() -> None:
     """Run the command line. An error that the user can mend is shown as one message, exit 2."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     set_waiting(os.environ)
+    bound_caches(os.environ)
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Engines warn about their own deprecations, which nobody here can mend.
     warnings.filterwarnings("ignore", category=FutureWarning)

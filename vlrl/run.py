@@ -25,6 +25,7 @@ from vlrl.distributed.totals import total
 from vlrl.evaluate import evaluate
 from vlrl.learner import Learner
 from vlrl.models.load import save_policy
+from vlrl.native_memory import TRIM_EVERY, trim
 from vlrl.report.accounts import Accounts
 from vlrl.report.canaries import Canaries, canaries
 from vlrl.report.console import Progress
@@ -273,13 +274,15 @@ class Run:
         return save_together(self.learner, save, export=export)
 
     def book(self, batch: RolloutBatch, num_learnable: int, updates: Sequence[UpdateStats]) -> None:
-        """Close a step: account for its groups, let old images go, count updates left out."""
-        self.chat.images.step_done(recent=self.config.max_staleness + 2)
+        """Close a step: account for its groups, count updates left out, let old memory go."""
         self.accounts = self.accounts.after(
             fresh=batch.fresh, num_learnable=num_learnable, stale=batch.stale, updates=updates
         )
         for update in updates:
             self.skips_in_a_row = self.skips_in_a_row + 1 if update.skipped else 0
+        self.chat.images.step_done(recent=self.config.max_staleness + 2)
+        if self.step % TRIM_EVERY == 0:
+            trim()
 
     def stop_if_diverged(self, batch: RolloutBatch) -> None:
         """After too many updates in a row without a finite gradient.

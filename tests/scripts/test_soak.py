@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -50,3 +51,33 @@ def test_longer_responses_are_no_slower_steps(soak: Any) -> None:
     found = soak.summary(watched)
     assert found.step_s[1] > 1.9 * found.step_s[0]
     assert abs(found.time_growth) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("mib_a_step", "seconds", "code"),
+    [(0.0, 1.0, 0), (0.5, 1.0, 0), (1.0, 1.0, 1), (0.0, 1.1, 0), (0.0, 1.25, 1)],
+)
+def test_growth_decides_the_exit_code(
+    soak: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    mib_a_step: float,
+    seconds: float,
+    code: int,
+) -> None:
+    watched = [
+        soak.Moment(
+            updates=2 * i,
+            memory_mib=1000.0 + mib_a_step * i,
+            step_s=seconds if i > 75 else 1.0,
+            tokens=1000,
+        )
+        for i in range(1, 126)
+    ]
+    monkeypatch.setattr(soak, "watch", lambda *_: watched)
+    monkeypatch.setattr(sys, "argv", ["soak.py", "--json", str(tmp_path / "soak.json")])
+    with pytest.raises(SystemExit) as ended:
+        soak.main()
+    assert ended.value.code == code
+    written = json.loads((tmp_path / "soak.json").read_text())
+    assert written["updates"] == 250

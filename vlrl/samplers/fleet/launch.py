@@ -21,6 +21,7 @@ import torch
 from vlrl.chat import Chat
 from vlrl.config import ConfigError, RunConfig
 from vlrl.models.load import dtype_name, load_processor, resolve
+from vlrl.native_memory import bound_caches
 from vlrl.openmp import set_waiting
 from vlrl.samplers.vllm_arguments import engine_arguments, most_tokens
 
@@ -223,6 +224,7 @@ def _environment(share: Sequence[str], *, on_cpu: bool, eager: bool) -> dict[str
         return environment | {"CUDA_VISIBLE_DEVICES": ",".join(share)}
     environment["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(share)
     set_waiting(environment)
+    bound_caches(environment)
     if eager:  # or else one helper is compiled, which wants a C++ compiler
         environment["TORCHDYNAMO_DISABLE"] = "1"
     return environment
