@@ -2,8 +2,8 @@
 
 Every batch has shapes of its own. oneDNN keeps what it compiled for the last 1,024 of them (torch's
 copy, and vLLM's too), small pieces that lie for long among tensors that come and go, so that the C
-library's heap has ever more holes: after 500 updates of the quickstart 240 MiB of such pieces and
-650 MiB of holes.
+library's heap has ever more holes: after 520 updates of the quickstart 650 MiB, beside 240 MiB of
+such pieces.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import ctypes
 from collections.abc import MutableMapping
 
 NUM_PRIMITIVES = 64
-"""Compiled operations that oneDNN keeps. Few shapes ever come again."""
+"""Compiled operations that oneDNN keeps: with 64 the quickstart is no slower than with 1,024."""
 TRIM_EVERY = 10
 """Steps from one `trim` to the next. It takes 0.03 s."""
 
