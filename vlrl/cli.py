@@ -200,6 +200,8 @@ def grade(
     """
     from vlrl.grading.file import grade_file
 
+    if not out.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {out.parent}", param_hint="--out")
     summary = grade_file(cases, out, sandbox_config(sandbox))
     typer.echo(str(summary))
     raise typer.Exit(1 if summary.bad_lines else 0)

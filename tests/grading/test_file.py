@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vlrl.grading.file import grade_file
+from vlrl.grading.file_answers import LineError
+from vlrl.grading.file_programs import program_judge
 from vlrl.types import Status
 
 ROWS = [
@@ -130,3 +133,26 @@ def test_shared_programs(shared: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").open()]
     assert len(rows) == len(chosen)
     assert {row["id"] for row in rows if row["correct"] != labels[row["id"]]} == set()
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"tests": [{"stdin": "", "stdout": 1}]}, "`stdin` and `stdout` are texts"),
+        ({"tests": [{"stdin": None, "stdout": "1"}]}, "`stdin` and `stdout` are texts"),
+        ({"tests": [{"stdout": "1"}]}, "no 'stdin'"),
+        ({"tests": {"stdin": "", "stdout": "1"}}, "`tests` is a list of objects"),
+        ({"time_limit_s": -1}, "`time_limit_s` is -1"),
+        ({"time_limit_s": float("nan")}, "`time_limit_s` is nan"),
+        ({"memory_mb": 10**15}, "`memory_mb` is 1000000000000000"),
+        ({"compare": "exact"}, "compare 'exact' is none of lines, float"),
+        ({"compare": "float", "tol": "x"}, "`tol` is 'x'"),
+        ({"type": "call", "fn": 5, "tests": [{"args": [], "expected": 1}]}, "`fn` is the name"),
+        ({"type": "call", "fn": "f", "tests": [{"args": 1, "expected": 1}]}, "`args` is a list"),
+        ({"type": "assert", "code": "assert f(1) == ("}, "`code` is no Python"),
+    ],
+)
+def test_a_programs_entry_is_named_where_it_is_wrong(entry: dict[str, Any], said: str) -> None:
+    whole = {"type": "stdio", "tests": [{"stdin": "", "stdout": "1"}], **entry}
+    with pytest.raises(LineError, match=said):
+        program_judge({"program": "print(1)", "entry": whole})

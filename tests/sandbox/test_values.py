@@ -116,7 +116,10 @@ def test_same_value() -> None:
 
 
 def test_same_output() -> None:
-    assert same_output("1 \n\n2\r\n", "1\n2\n")
+    assert same_output("1 \n2\r\n \n\n", "1\n2\n")
+    assert same_output("1\n\n2", "1\n \n2\n")
+    for got in ("1\n\n2", "\n1\n2", "1\n2\u00a0", "1\n2\u200b", "1\x0b2"):
+        assert not same_output(got, "1\n2")
     assert same_output("0.3000000001 ok", "0.3 ok", tolerance=1e-6)
     for got in ("1", "1 2", "1\n2\n3", "\uff11\n2", "1_0\n2"):
         assert not same_output(got, "1\n2", tolerance=1e-6)

@@ -1,4 +1,7 @@
-"""Who is what: "Abigail is a knave, and Evelyn is a knight." All names, no other words."""
+"""Who is what: "Abigail is a knave, and Evelyn is a knight." or "Abigail: knave, Evelyn: knight".
+
+All names, no other words.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from collections.abc import Mapping
 from vlrl.grading.response import clean
 from vlrl.grading.text import without_text_commands
 
-_CLAIM = re.compile(r"([^\W\d_][\w'-]{0,40}) is (?:an? )?([^\W\d_][\w'-]{0,40})")
+_CLAIM = re.compile(r"([^\W\d_][\w'-]{0,40})(?: is|:) (?:an? )?([^\W\d_][\w'-]{0,40})")
 _BETWEEN = re.compile(r"(?:[\s,;.*]|\band\b|\([0-9]{1,2}\)|[0-9]{1,2}\))*", re.IGNORECASE)
 
 

@@ -15,6 +15,8 @@ from fractions import Fraction
 Group = tuple[Fraction, ...]
 
 MAX_CHARACTERS = 1 << 14
+MAX_DEPTH = 8
+"""Of brackets around each other."""
 MAX_GROUPS = 256
 """More groups than this are no answer."""
 
@@ -123,12 +125,12 @@ def _fields(content: str, size: int) -> Group | None:
 
 
 def _balanced(text: str) -> bool:
-    """Whether square brackets and braces pair up."""
+    """Whether square brackets and braces pair up, and don't nest deep."""
     square = curly = 0
     for character in text:
         if character in "[]{}":
             square += (character == "[") - (character == "]")
             curly += (character == "{") - (character == "}")
-            if square < 0 or curly < 0:
+            if square < 0 or curly < 0 or square + curly > MAX_DEPTH:
                 return False
     return square == curly == 0

@@ -145,9 +145,11 @@ def _choice(gold: object, response: str) -> Found:
         return _unparsable(response)
     if wanted in texts or len(wanted) == 1:
         index = choose(texts, wanted)
-        return _found(index is not None and choose(texts, answer) == index)
-    several = choose_several(texts, wanted)
-    return _found(several is not None and choose_several(texts, answer) == several)
+        correct = index is not None and choose(texts, answer) == index
+    else:
+        index = choose_several(texts, wanted)
+        correct = index is not None and choose_several(texts, answer) == index
+    return _found(correct) if index is not None else (Status.OK, False, "the gold is no option")
 
 
 _JUDGES: dict[str, Callable[[object, str], Found]] = {

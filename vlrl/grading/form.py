@@ -76,7 +76,7 @@ def judge_form(gold: Form, response: str) -> Found | None:
         correct = similar_to_one(gold.texts, answer, gold.threshold)
         return Found(answer=answer, correct=correct, note=f"less than {gold.threshold:g} alike")
     if isinstance(gold, NearNumber):
-        correct = near_number(gold.value, clean(answer), gold.relative, gold.absolute)
+        correct = near_number(gold.value, clean(answer).rstrip("."), gold.relative, gold.absolute)
         return Found(answer=answer, correct=correct)
     if isinstance(gold, Pattern):
         correct = matches(gold.pattern, clean(answer))

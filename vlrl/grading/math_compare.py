@@ -24,7 +24,7 @@ from vlrl.grading.math_shape import (
     is_infinite,
 )
 from vlrl.grading.math_tree import Apply, Node, Number, Symbol
-from vlrl.grading.math_value import exact, ratio_of, same_value, symbols_of
+from vlrl.grading.math_value import LOG_BASE, exact, ratio_of, same_value, symbols_of
 from vlrl.grading.number import parse_count
 from vlrl.grading.units import same_unit
 
@@ -41,7 +41,7 @@ def same_shape(gold: Shape, answer: Shape) -> bool:
         return False
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         return _same_relations(gold, answer)
-    if isinstance(gold, Named) and isinstance(answer, Named) and gold.name != answer.name:
+    if isinstance(gold, Named) and isinstance(answer, Named) and not _same_name(gold, answer):
         return False
     gold, answer = _nameless(gold), _nameless(answer)
     if isinstance(gold, Words) or isinstance(answer, Words):
@@ -77,7 +77,7 @@ def same_nodes(gold: Node, answer: Node) -> bool:
     if one or other:
         return one == other
     names = symbols_of(gold)
-    if symbols_of(answer) - names:
+    if symbols_of(answer) - names - {LOG_BASE}:
         return False
     if not names and exact(gold) is not None and _undone(answer) and not _undone(gold):
         return False
@@ -105,6 +105,12 @@ def _scientific(node: Apply) -> bool:
         factor = factor.args[0]
     ten = isinstance(power, Apply) and power.op == "pow" and power.args[0] == Number(Fraction(10))
     return len(node.args) == 2 and isinstance(factor, Number) and ten
+
+
+def _same_name(gold: Named, answer: Named) -> bool:
+    """Roots are often numbered: `x_1 = 1, x_2 = 2` for `x = 1, x = 2`."""
+    name, _, index = answer.name.partition("_")
+    return gold.name in (answer.name, name if index.isdigit() else "")
 
 
 def _nameless(shape: Shape) -> Shape:

@@ -35,6 +35,7 @@ _BEFORE_NFKC = {
 _RAISED = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207a\u207b\u207f\u2071"
 _SUPERSCRIPT = re.compile(f"[{_RAISED}]{{1,40}}")
 _SUBSCRIPT = re.compile("[\u2080-\u2089]{1,40}")
+_TEMPERATURE = re.compile("\u00b0 ?([CF])(?![a-zA-Z])")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215e]")
 _CROSS = re.compile(r"(?<=[0-9]) ?[xX] ?(?=10\^)")
 _GROUPED = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:(?:\{,\}|,\\!|\\,|,)[0-9]{3}){1,40}(?![0-9])")
@@ -82,9 +83,8 @@ def one_alphabet(text: str) -> str:
         text = _VULGAR.sub(_vulgar, text)
         text = _SUPERSCRIPT.sub(lambda m: f"^{{{unicodedata.normalize('NFKC', m[0])}}}", text)
         text = _SUBSCRIPT.sub(lambda m: f"_{{{unicodedata.normalize('NFKC', m[0])}}}", text)
-        text = (
-            clean(text.translate(_BEFORE_NFKC)).translate(_UNICODE).replace("\\degree ", "\\degree")
-        )
+        text = _TEMPERATURE.sub(r"^\\circ\\text{\1}", clean(text.translate(_BEFORE_NFKC)))
+        text = text.translate(_UNICODE).replace("\\degree ", "\\degree")
     else:
         text = clean(text)
     if "\\choose" in text:

@@ -108,7 +108,7 @@ _SYNONYMS = {
     "div": "/", "colon": ":", "mid": "|", "vert": "|", "lvert": "|", "rvert": "|",
     "le": "<=", "leq": "<=", "leqslant": "<=", "ge": ">=", "geq": ">=", "geqslant": ">=",
     "lt": "<", "gt": ">", "ne": "!=", "neq": "!=", "pm": "+-", "mp": "-+", "in": "in",
-    "approx": "~=", "simeq": "~=", "lbrace": "\\{", "rbrace": "\\}", "cup": "cup",
+    "approx": "~=", "simeq": "~=", "lbrace": "\\{", "rbrace": "\\}", "cup": "cup", "bigcup": "cup",
     "lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")",
     "langle": "<(", "rangle": ")>", "degree": "deg", "circ": "deg", "backslash": "\\",
     "infinity": "infty", "inf": "infty", "emptyset": "emptyset", "varnothing": "emptyset",
@@ -248,7 +248,9 @@ def _add(tokens: list[Token], kind: str, found: str, text: str, position: int) -
         elif words in FUNCTIONS:
             tokens.append(Token(Kind.COMMAND, words))
         elif words in ("i", "e") or (
-            len(words) == 1 and words.isalpha() and not _follows_value(tokens)
+            len(words) == 1
+            and words.isalpha()
+            and not (_follows_value(tokens) or _follows_degrees(tokens))
         ):
             tokens.append(Token(Kind.NAME, words))
         elif words:
@@ -268,8 +270,13 @@ def _letters(tokens: list[Token], run: str, text: str, position: int) -> int:
         tokens.append(Token(Kind.SIGN, "or"))
     elif run in FUNCTIONS or run in ("pi", "inf", "infinity", "asin", "acos", "atan"):
         tokens.append(Token(Kind.COMMAND, _SYNONYMS.get(run, run)))
-    elif len(run) > 1 and (
-        len(run) > 3 or run.casefold() in SHORT_WORDS or (_follows_value(tokens) and is_unit(run))
+    elif (run in ("C", "F") and _follows_degrees(tokens)) or (
+        len(run) > 1
+        and (
+            len(run) > 3
+            or run.casefold() in SHORT_WORDS
+            or (_follows_value(tokens) and is_unit(run))
+        )
     ):
         tokens.append(Token(Kind.WORD, run))
     else:
@@ -309,3 +316,9 @@ def _name(tokens: list[Token], name: str, text: str, position: int) -> int:
 
 def _follows_value(tokens: list[Token]) -> bool:
     return bool(tokens) and (tokens[-1].kind is Kind.NUMBER or tokens[-1].text in (")", "}"))
+
+
+def _follows_degrees(tokens: list[Token]) -> bool:
+    """After `^\\circ` or `^{\\circ}`."""
+    texts = [token.text for token in tokens[-2:]]
+    return texts[-1:] == ["deg"] or texts == ["deg", "}"]

@@ -23,6 +23,8 @@ NUM_POINTS = 5
 MIN_POINTS = 2
 """Sample points at which both must have a value."""
 MAX_SYMBOLS = 12
+LOG_BASE = "log's base"
+"""The name of the variable that the base of a `\\log` without one is."""
 
 Point = Mapping[str, Fraction]
 
@@ -38,7 +40,7 @@ def symbols_of(node: Node) -> frozenset[str]:
     if isinstance(node, Number):
         return frozenset()
     found = frozenset[str]().union(*(symbols_of(arg) for arg in node.args))
-    return found | {"log's base"} if node.op == "log" and len(node.args) == 1 else found
+    return found | {LOG_BASE} if node.op == "log" and len(node.args) == 1 else found
 
 
 @lru_cache(maxsize=4096)
@@ -318,9 +320,7 @@ def _ball_unary(op: str, one: Ball, balls: Balls) -> Ball:
 
 def _logarithm(node: Apply, point: Point, balls: Balls) -> Ball:
     """With its base; without one the base is a variable, so that only what holds for any counts."""
-    base = (
-        balls.of(point["log's base"]) if len(node.args) == 1 else _ball(node.args[0], point, balls)
-    )
+    base = balls.of(point[LOG_BASE]) if len(node.args) == 1 else _ball(node.args[0], point, balls)
     return balls.div(balls.ln(_ball(node.args[-1], point, balls)), balls.ln(base))
 
 

@@ -30,6 +30,18 @@ _REASON = re.compile(
 _FILLER = re.compile(
     r"\A(?:therefore|thus|hence|exactly|simply|just|indeed|clearly|equal to|given by),? {1,3}"
 )
+_WITHDRAWN = re.compile(
+    r"[ .*]{0,9}(?:no\b|nope\b|sorry\b|oops\b|scratch that|correction\b|wait,? no\b"
+    r"|actually,? (?:no\b|it is |it's |[-$\\0-9]))",
+    re.IGNORECASE,
+)
+_OR_ANOTHER = re.compile(r"\}[\s$]{0,9}(?:\\text\{)?\s{0,9}or\s{0,9}\}?[\s$]{0,9}\Z")
+_LEAD = re.compile(
+    r"\s{0,9}(\\text\{\s{0,9})?(?:the )?(?:final |correct )?answer ?(?:is|:)(?![a-z])[: ]{0,3}"
+    r"(\})?",
+    re.IGNORECASE,
+)
+_END_TOKENS = ("</s>", "<|im_end|>", "<|endoftext|>", "<|eot_id|>")
 _ZERO_WIDTH = {ord(c): None for c in "\u200b\u200c\u200d\u2060\ufeff"}
 
 
@@ -38,14 +50,17 @@ def final_answer(response: str) -> str | None:
     text = _after_reasoning(response)
     if text is None:
         return None
-    last_box = None
+    last_box, several = None, False
     for match in _BOX.finditer(text):
-        last_box = match
+        last_box, several = match, last_box is not None
     if last_box is not None:
-        return _some(_braced(text, last_box.end()))
+        start = last_box.start()
+        if several and _OR_ANOTHER.search(text, max(0, start - 40), start):
+            return None  # `\\boxed{4} or \\boxed{5}`
+        return _some(_without_lead(_braced(text, last_box.end())))
     tagged = _last_tag(text)
     if tagged is not None:
-        return _some(tagged)
+        return _some(_without_lead(tagged))
     return _last_statement(text)
 
 
@@ -87,7 +102,18 @@ def _after_reasoning(response: str) -> str | None:
     if response.find("<think>", max(end, 0)) >= 0:
         return None
     text = response[end + len("</think>") :] if end >= 0 else response
-    return text[-MAX_TAIL:]
+    text = text[-MAX_TAIL:].rstrip()
+    for token in _END_TOKENS:
+        text = text.removesuffix(token)
+    return text
+
+
+def _without_lead(answer: str | None) -> str | None:
+    """`The answer is 5` in a box or tag -> 5."""
+    match = _LEAD.match(answer or "")
+    if answer is None or match is None or (match[2] and not match[1]):
+        return answer
+    return (match[1] if match[1] and not match[2] else "") + answer[match.end() :]
 
 
 def _some(text: str | None) -> str | None:
@@ -142,7 +168,9 @@ def _last_statement(text: str) -> str | None:
     reason = _REASON.search(line)
     if reason:
         line = line[: reason.start()]
-    line = _sentence(line)
+    whole, line = line, _sentence(line)
+    if _WITHDRAWN.match(whole, len(line)):
+        return None
     if line.endswith(("?", "\uff1f")):
         return None
     return _some(line.rstrip(" .!*,;。"))

@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+BLANKS = " \t\r\n"
+"""And no others: a no-break space is something else than was asked for."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]{1,400}\.?[0-9]{0,400}|\.[0-9]{1,400})(?:[eE][+-]?[0-9]{1,4})?")
 
 
@@ -32,7 +34,7 @@ def same_value(got: object, expected: object, tolerance: float = 0.0) -> bool:
 
 
 def same_output(got: str, expected: str, tolerance: float | None = None) -> bool:
-    """Line by line; blanks at line ends and blank lines don't count.
+    """Line by line; blanks at the ends of lines and blank lines at the end don't count.
 
     With a tolerance, tokens that are both plain decimal numbers may differ by it.
     """
@@ -48,8 +50,7 @@ def same_output(got: str, expected: str, tolerance: float | None = None) -> bool
 
 
 def _lines(text: str) -> list[str]:
-    lines = (line.rstrip() for line in text.replace("\r\n", "\n").split("\n"))
-    return [line for line in lines if line]
+    return [line.rstrip(BLANKS) for line in text.rstrip(BLANKS).split("\n")]
 
 
 def _same_line(got: Sequence[str], expected: Sequence[str], tolerance: float) -> bool:

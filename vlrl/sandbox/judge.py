@@ -67,8 +67,7 @@ def stdio(run_job: RunJob, program: str, tests: StdioTests) -> Outcome:
     for number, (stdin, expected) in enumerate(tests.tests):
         run = run_job(Job(mode="script", program=source(program), stdin=source(stdin)))
         cpu_s += run.cpu_s
-        got = run.stdout.decode("utf-8", "replace")
-        right = same_output(got, expected, tests.tolerance)
+        right = _right_output(run.stdout, expected, tests.tolerance)
         early = run.clean and not run.stdout and not right
         said = "ended without a result" if early else "wrong output"
         wrong = "" if right else f"test {number + 1}: {said}"
@@ -79,6 +78,13 @@ def stdio(run_job: RunJob, program: str, tests: StdioTests) -> Outcome:
             return outcome
     assert outcome is not None
     return outcome
+
+
+def _right_output(stdout: bytes, expected: str, tolerance: float | None) -> bool:
+    try:
+        return same_output(stdout.decode("utf-8"), expected, tolerance)
+    except UnicodeDecodeError:
+        return False
 
 
 def suite(

@@ -6,6 +6,7 @@ comes back are values, and the parent compares them.
 
 from __future__ import annotations
 
+import _io
 import atexit
 import fcntl
 import gc
@@ -19,6 +20,7 @@ import threading
 import traceback
 import types
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from . import kernel, values
@@ -91,7 +93,10 @@ def _limit(header: dict[str, Any], boundary: Boundary) -> None:
             value = min(value, hard)
         resource.setrlimit(which, (value, value))
 
-    both(resource.RLIMIT_STACK, STACK_BYTES)
+    # Programs that recurse deeply ask for more: it comes out of their address space.
+    most = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    soft = STACK_BYTES if most == resource.RLIM_INFINITY else min(STACK_BYTES, most)
+    resource.setrlimit(resource.RLIMIT_STACK, (soft, most))
     both(resource.RLIMIT_AS, int(header["memory"]) + boundary.isolation.baseline)
     both(resource.RLIMIT_CPU, math.ceil(header["cpu_s"]) + 1)
     both(resource.RLIMIT_FSIZE, int(header["output"]))
@@ -125,6 +130,7 @@ def load(name: str) -> types.ModuleType:
     source = read(PROGRAM).decode("utf-8")
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = sys.modules["builtins"]
+    module.__dict__["__file__"] = "solution.py"
     sys.modules[name] = module
     exec(compile(source, "solution.py", "exec", dont_inherit=True), module.__dict__)
     return module
@@ -173,7 +179,17 @@ def _leave(code: int) -> NoReturn:
         atexit._run_exitfuncs()
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
+        _flush_files()
     except BaseException:  # noqa: BLE001 - untrusted exit handlers; a failure is a failed run
         code = code or 1
     finally:
         _exit(code)
+
+
+def _flush_files() -> None:
+    """What the program left open in its own names, or put another stdout before."""
+    names = getattr(sys.modules.get("__main__"), "__dict__", {})
+    for file in [sys.__stdout__, *names.values()]:
+        with suppress(Exception):
+            if isinstance(file, _io._IOBase) and not file.closed:
+                file.flush()

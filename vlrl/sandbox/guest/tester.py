@@ -59,6 +59,8 @@ def _unittests(program: Program, test: dict[str, str]) -> Verdict:
     solution = types.ModuleType(test["module"])
     for name in program.names():
         setattr(solution, name, program.get(name))
+    own = [name for name in vars(solution) if not hasattr(builtins, name)]
+    vars(solution)["__all__"] = [*own, *_shadowed(test["code"], program)]  # for `import *`
     sys.modules[test["module"]] = solution
     module = types.ModuleType("tests")
     sys.modules["tests"] = module

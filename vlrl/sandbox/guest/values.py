@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-MAX_DEPTH = 64
+MAX_DEPTH = 100
 MAX_NODES = 1_000_000
 MAX_INT_BITS = 1 << 20
 MAX_LENGTH = 1 << 22
