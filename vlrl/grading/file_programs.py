@@ -62,7 +62,7 @@ def _tests(entry: Mapping[str, Any]) -> Tests:
         raise ValueError(f"type {kind!r} is none of stdio, call, assert, unittest")
     _checked_tests(entry["tests"])
     tolerance = entry.get("tol") or 0
-    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or tolerance < 0:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int | float) or not tolerance >= 0:
         raise ValueError(f"`tol` is {tolerance!r}: a number that isn't below 0 is wanted")
     if kind == "stdio":
         if entry.get("compare", "lines") not in ("lines", "float", None):
@@ -95,6 +95,8 @@ def _checked_tests(tests: object) -> None:
     for test in tests:
         if not isinstance(test.get("args", []), list):
             raise ValueError("each test's `args` is a list")
+        if not isinstance(test.get("kwargs", {}), Mapping):
+            raise ValueError("each test's `kwargs` is an object")
 
 
 def _within(entry: Mapping[str, Any], key: str, default: float, most: float) -> float:

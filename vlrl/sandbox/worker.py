@@ -23,6 +23,7 @@ from vlrl.sandbox.guest.plan import Isolation, Plan
 from vlrl.sandbox.limits import Limits
 
 START_S, GRACE_S = 60.0, 5.0
+START = b"start"
 BOOT = (
     "import sys; sys.path[:] = [p for p in sys.path if p]; sys.path.insert(0, sys.argv[1]); "
     "from guest.server import main; sys.path.pop(0); main(int(sys.argv[2]), sys.argv[3])"
@@ -115,8 +116,10 @@ class Worker:
         self._cgroup = cgroup
         self._files: list[int] = []
         self._limits = Limits()
-        if cgroup is not None:  # long before its first fork: it still starts its interpreter
+        if cgroup is not None:
             self._enter(cgroup)
+        with contextlib.suppress(OSError):  # it has gone already: the reply says so
+            ours.send(START)  # not before: what it forks is to be born in the cgroup
         hello = self._reply(START_S)
         if "refused" in hello:
             self.close()

@@ -62,6 +62,8 @@ MODES = {
 def main(control_fd: int, plan_json: str) -> None:
     """Put up the plan's layers, say so or say what was refused, then serve."""
     control = socket.socket(fileno=control_fd)
+    if not control.recv(16):  # the parent says when
+        os._exit(1)
     try:
         boundary, scratch = _prepare(Plan(**json.loads(plan_json)), control)
     except OSError as error:
