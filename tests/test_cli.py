@@ -37,6 +37,8 @@ def test_mistakes_are_one_message_without_a_trace(tmp_path: Path) -> None:
         (["train", "quikstart"], "did you mean 'quickstart'?"),
         (["train", str(tmp_path / "no.yaml")], "no.yaml: no such file"),
         (["train", str(tmp_path)], "add --resume"),
+        (["train", str(tmp_path), "--resume"], "no run to go on with"),
+        (["train", "quickstart", "data.root=/none", f"out={config}/r"], f"{config}"),
         (["train", "quickstart", "model.path=./none", f"out={tmp_path / 'r'}"], "no such folder"),
     ):
         result = vlrl(*arguments)

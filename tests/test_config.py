@@ -59,6 +59,9 @@ def test_a_wrong_type_names_the_path_of_the_key(tmp_path: Path) -> None:
         ("sampler.responses_per_prompt=1", "greater than or equal to 2"),
         ("learner.routing_replay=sampler", "needs sampler.experts=true"),
         ("images={min_pixels: 9, max_pixels: 4}", "min_pixels is larger than max_pixels"),
+        ("eval.suites=gsm8k", "must be a list, such as [a, b] (given: 'gsm8k')"),
+        ("data.mixture={}", "key 'data.mixture': must not be empty"),
+        ("steps=[1", "not valid YAML: while parsing a flow sequence"),
         ("learner.lr", "write it as key=value"),
         ("steps.more=1", "is a value, not a section"),
     ],
@@ -70,7 +73,7 @@ def test_values_that_make_no_sense(tmp_path: Path, override: str, words: str) ->
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing\.yaml: no such file"):
         load(tmp_path / "nothing.yaml")
-    assert "not valid YAML" in message(tmp_path, "steps: [1")
+    assert "line 2, column 1: not valid YAML" in message(tmp_path, "steps: [1\n")
     assert "stands twice" in message(tmp_path, SMALL + "steps: 4\n")
     assert "a mapping" in message(tmp_path, "- 1\n")
 

@@ -58,7 +58,7 @@ class BrokenRows:
         self.num_added = 0
         self._named: set[str] = set()
         if path and path.is_file():
-            self._named.update(path.read_text(encoding="utf-8").splitlines())
+            self._named.update(path.read_text(encoding="utf-8").split("\n"))
 
     def add(self, broken: BrokenRow, num_broken: int, num_rows: int) -> None:
         """Count and name a row; `num_broken` of `num_rows` are broken with this one.

@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -58,9 +58,11 @@ def train(
     from vlrl.train import train as run_training
 
     if resume:
+        saved = Path(config) / "config.yaml"
+        if not saved.is_file():
+            raise ConfigError(f"{config}: no run to go on with: --resume wants a run's folder")
         # The folder may have been moved since: the run is where it is now.
-        cfg = load(Path(config) / "config.yaml", overrides or [])
-        cfg = cfg.model_copy(update={"out": Path(config)})
+        cfg = load(saved, overrides or []).model_copy(update={"out": Path(config)})
     elif Path(config).is_dir():
         raise ConfigError(f"{config} is a folder: to go on with the run in it, add --resume")
     else:
@@ -108,7 +110,8 @@ def plan(
     from vlrl.resources import find_yaml
 
     cfg = load(find_yaml(config, "presets"), overrides or [])
-    console = Console(highlight=False)
+    # A log file has no width of its own.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     fits = show_plan(cfg, num_gpus=gpus, memory_gib=memory, console=console, all_models=all_models)
     raise typer.Exit(0 if fits else 1)
 
@@ -150,13 +153,15 @@ def compare(
 def play(
     model: Model,
     recipe: Annotated[str | None, typer.Option(help="Take a problem from this recipe ...")] = None,
-    index: Annotated[int, typer.Option(help="... the one at this place of its eval split.")] = 0,
+    index: Annotated[
+        int, typer.Option(min=0, help="... the one at this place of its eval split.")
+    ] = 0,
     domain: Annotated[str, typer.Option(help="Or ask your own: the domain that judges it,")] = "",
     question: Annotated[str, typer.Option(help="the question,")] = "",
     answer: Annotated[str, typer.Option(help="the right answer,")] = "",
     image: Annotated[list[Path] | None, typer.Option(help="and its images.")] = None,
-    n: Annotated[int, typer.Option(help="Responses.")] = 1,
-    max_tokens: Annotated[int, typer.Option(help="Of each response.")] = 256,
+    n: Annotated[int, typer.Option(min=1, help="Responses.")] = 1,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of each response.")] = 256,
     root: Root = None,
     sandbox: SandboxSettings = None,
 ) -> None:
@@ -175,8 +180,10 @@ def play(
     configure(sandbox_config(sandbox))
     if recipe:
         problem = recipe_problem(recipe, index, root)
-    else:
+    elif domain:
         problem = own_problem(domain, question, answer, image or [])
+    else:
+        raise typer.BadParameter("name --recipe, or --domain with --question and --answer")
     play(model, problem, n=n, max_tokens=max_tokens)
 
 
@@ -306,7 +313,14 @@ def doctor(
     ] = None,
     overrides: Overrides = None,
 ) -> None:
-    """Say what this machine has, what is missing, and the mend; or that of a run's machines."""
+    """Say what this machine has, what is missing, and the mend; or that of a run's machines.
+
+    [bold]Examples[/bold]
+
+    vlrl doctor
+
+    vlrl doctor --cluster my.yaml
+    """
     from rich.console import Console
 
     from vlrl.doctor import examine, show
@@ -318,6 +332,8 @@ def doctor(
 
         cfg = load(find_yaml(cluster, "presets"), overrides or [])
         raise typer.Exit(0 if check_cluster(cfg, Console()) else 1)
+    if overrides:
+        raise typer.BadParameter(f"{overrides[0]}: config keys go with --cluster CONFIG")
     raise typer.Exit(0 if show(examine(), Console()) else 1)
 
 
@@ -334,8 +350,16 @@ def main() -> None:
     except (ValueError, RuntimeError) as error:
         if not _is_for_users(error):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
+    except OSError as error:  # a folder that can't be written to, a file that is a folder ...
+        if not error.filename:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _is_for_users(error: Exception) -> bool:

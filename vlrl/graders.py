@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
 
-from vlrl.types import Status, Verdict
+from vlrl.tasks.base import Task, Waiting
+from vlrl.types import Completion, Problem, Status, Verdict
 
 NUM_GRADERS = 4
 """Verdicts that are waited for at once; the work itself is done in the verifiers' processes. A task
@@ -52,6 +55,40 @@ class Graders:
         while (job := self._jobs.get()) is not None:
             judge, verdict = job
             verdict.set_result(_bounded(judge))
+
+
+class Judges:
+    """The tasks' verdicts, in the background; a task that waits for others has its own threads."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.tasks = tasks
+        self._graders: dict[str | None, Graders] = {}  # by domain; None: shared by the others
+
+    def later(self, problem: Problem, completion: Completion) -> Future[Verdict]:
+        """The verdict to come."""
+        task = self.tasks.get(problem.domain)
+        concurrency = task.concurrency if isinstance(task, Waiting) else None
+        lane = problem.domain if concurrency else None
+        if lane not in self._graders:
+            self._graders[lane] = Graders(concurrency or NUM_GRADERS)
+        return self._graders[lane].submit(partial(judge, self.tasks, problem, completion))
+
+    def close(self) -> None:
+        """Stop the threads."""
+        for graders in self._graders.values():
+            graders.close()
+
+
+def judge(tasks: Mapping[str, Task], problem: Problem, completion: Completion) -> Verdict:
+    """The verdict on one response; a verifier that raises costs this attempt and no more."""
+    try:
+        verdict = tasks[problem.domain].grade(problem, completion)
+        if not math.isfinite(verdict.reward):
+            raise ValueError(f"the reward is {verdict.reward}")
+        return verdict
+    # Users' code: its failure must not end the run, nor a sys.exit() this thread.
+    except (Exception, SystemExit) as error:  # noqa: BLE001
+        return failed(f"verifier raised {type(error).__name__}: {error}")
 
 
 def failed(note: str) -> Verdict:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from qwen_vl_utils.vision_process import smart_resize
 
 from vlrl.config import ConfigError, ImageConfig
@@ -267,6 +267,8 @@ def _named(name: str) -> Generator[None]:
         yield
     except ImageError:
         raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: not a readable image in a known format") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ...
         raise ImageError(f"{name}: not a readable image ({error})") from error
 

@@ -67,9 +67,13 @@ def open_run(
     rules, held_out = open_rules(cfg), open_held_out(cfg.rewards.held_out)
     _prove(cfg, tasks, progress, world)
     path = str(saved) if saved and is_whole(saved) else resolve(cfg.model.path)
-    with progress.phase("loading the policy", announce=True):
+    folder = cfg.out if world.is_main else _scratch()
+    with progress.phase("opening the data"):
         pixel_dtype = getattr(torch, dtype_name(cfg.model.dtype))
         chat = Chat(load_processor(path), cfg.images, pixel_dtype)
+        check = prompt_check(chat, cfg.data.max_prompt_tokens)
+        stream = ProblemStream(cfg.data, cfg.seed, tasks, check=check, folder=folder)
+    with progress.phase("loading the policy", announce=True):
         learner = _open_learner(path, chat, cfg, saved, world)
     with progress.phase("starting the sampler", announce=True):
         make = make_sampler or partial(vllm_sampler, warn=lambda text: progress.warn(escape(text)))
@@ -79,8 +83,6 @@ def open_run(
     with ExitStack() as closing:
         for thing in (sampler, *([held_out] if held_out else []), rollout, ahead):
             closing.callback(thing.close)  # the last one first
-        folder = cfg.out if world.is_main else _scratch()
-        check = prompt_check(chat, cfg.data.max_prompt_tokens)
         run = Run(
             config=cfg,
             folder=folder,
@@ -90,7 +92,7 @@ def open_run(
             rules=rules,
             held_out=held_out,
             learner=learner,
-            stream=ProblemStream(cfg.data, cfg.seed, tasks, check=check, folder=folder),
+            stream=stream,
             suites=suites,
             check=check,
             progress=progress,

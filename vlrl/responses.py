@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from vlrl.evaluate import Evaluation, finish, prove_sandbox
-from vlrl.evaluation.judging import Judges, UnderWay
+from vlrl.evaluation.judging import UnderWay
 from vlrl.evaluation.rows import SeenCompletion
 from vlrl.evaluation.store import Format, start_anew
+from vlrl.graders import Judges
 from vlrl.recorded import EvalFileError, json_lines, text_at
 from vlrl.report.console import Progress, score_table
 from vlrl.report.eval_summary import write_summary

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from functools import partial
 
 from vlrl.chat import Chat
-from vlrl.graders import NUM_GRADERS, Graders, failed
+from vlrl.graders import Judges
 from vlrl.rewards import PLAIN, RewardRules, reward
 from vlrl.samplers.base import Sampler, SamplingParams
-from vlrl.tasks.base import Task, Waiting
+from vlrl.tasks.base import Task
 from vlrl.types import Attempt, Completion, Group, Problem, Prompt, Verdict
 
 
@@ -22,7 +20,7 @@ class Rollout:
         self.chat = chat
         self.sampler = sampler
         self.tasks = tasks
-        self._graders: dict[str | None, Graders] = {}
+        self.judges = Judges(tasks)
 
     def __call__(
         self,
@@ -42,7 +40,7 @@ class Rollout:
 
         def grade(index: int, completions: Sequence[Completion]) -> None:
             verdicts[index] = [
-                self.judge_later(problems[index], completion) for completion in completions
+                self.judges.later(problems[index], completion) for completion in completions
             ]
 
         completions = self.sampler.sample(prompts, params, seeds=seeds, on_group=grade)
@@ -51,31 +49,9 @@ class Rollout:
             for i, (problem, prompt) in enumerate(zip(problems, prompts, strict=True))
         ]
 
-    def judge_later(self, problem: Problem, completion: Completion) -> Future[Verdict]:
-        """The verdict to come; tasks that wait for others have threads of their own."""
-        task = self.tasks.get(problem.domain)
-        concurrency = task.concurrency if isinstance(task, Waiting) else None
-        lane = problem.domain if concurrency else None
-        if lane not in self._graders:
-            self._graders[lane] = Graders(concurrency or NUM_GRADERS)
-        return self._graders[lane].submit(partial(judge, self.tasks, problem, completion))
-
     def close(self) -> None:
         """Stop the grading threads."""
-        for graders in self._graders.values():
-            graders.close()
-
-
-def judge(tasks: Mapping[str, Task], problem: Problem, completion: Completion) -> Verdict:
-    """The verdict on one response; a verifier that raises costs this attempt and no more."""
-    try:
-        verdict = tasks[problem.domain].grade(problem, completion)
-        if not math.isfinite(verdict.reward):
-            raise ValueError(f"the reward is {verdict.reward}")
-        return verdict
-    # Users' code: its failure must not end the run, nor a sys.exit() this thread.
-    except (Exception, SystemExit) as error:  # noqa: BLE001
-        return failed(f"verifier raised {type(error).__name__}: {error}")
+        self.judges.close()
 
 
 def _group(

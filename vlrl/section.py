@@ -41,9 +41,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{path}{_yaml_error(error)}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: a mapping of keys to values is wanted at the top")
+        raise ConfigError(f"{path}: a mapping of keys to values is wanted, not {_kind(tree)}")
     return tree
 
 
@@ -75,7 +75,7 @@ def apply_overrides(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[s
         try:
             node[leaf] = yaml.load(text, Loader=_Loader)
         except yaml.YAMLError as error:
-            raise ConfigError(f"override {override!r}: not a YAML value: {error}") from error
+            raise ConfigError(f"override {override!r}{_yaml_error(error)}") from error
     return merged
 
 
@@ -103,9 +103,31 @@ def _explain(section: type[Section], error: Mapping[str, Any]) -> str:
         return f"unknown key {path!r}: {hint}"
     if error["type"] == "missing":
         return f"key {path!r} is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = _WORDS.get(error["type"], str(error["msg"]).removeprefix("Value error, "))
     given = "" if isinstance(error["input"], dict) else f" (given: {error['input']!r})"
     return f"key {path!r}: {message}{given}" if path else message
+
+
+_WORDS = {
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a mapping of keys to values",
+    "tuple_type": "must be a list, such as [a, b]",
+    "too_short": "must not be empty",
+}
+"""Of pydantic's errors, by type, those that speak of JSON or Python instead of YAML."""
+
+
+def _yaml_error(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """Where it isn't YAML and why, on one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return f": not valid YAML: {str(error).splitlines()[0]}"
+    mark = error.problem_mark
+    said = ": ".join(part for part in (error.context, error.problem) if part)
+    return f", line {mark.line + 1}, column {mark.column + 1}: not valid YAML: {said}"
+
+
+def _kind(tree: object) -> str:
+    return "an empty file" if tree is None else f"a {type(tree).__name__}"
 
 
 def _keys_at(section: type[Section], path: Sequence[str]) -> Iterator[str]:

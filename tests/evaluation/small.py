@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.plain_task import PLAIN_TASKS
-from vlrl.evaluation.judging import Judges, OnGroup, UnderWay
+from vlrl.evaluation.judging import OnGroup, UnderWay
 from vlrl.evaluation.openers import Opened
 from vlrl.evaluation.rows import SeenCompletion
 from vlrl.evaluation.run import EvalOptions
+from vlrl.graders import Judges
 from vlrl.samplers.base import SamplingParams
 from vlrl.tasks.base import Task
 from vlrl.types import Finish, Problem, Prompt

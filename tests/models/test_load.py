@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText
 
 from tests.tiny_groups import MEDIA, mixed_groups, packed_logprobs, plain_logprobs
 from vlrl.models import load
-from vlrl.models.load import ModelError, freeze, load_policy, save_policy
+from vlrl.models.load import ModelError, freeze, load_policy, load_processor, save_policy
 from vlrl.models.random_tiny import TinySize, random_model
 
 
@@ -174,3 +174,19 @@ def test_a_pattern_without_a_match_names_one_that_has(pattern: str, near: str) -
         freeze(model, [pattern])
     assert f"near names: {near}" in str(error.value)
     assert freeze(model, [near])
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ('{"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}', "takes no images"),
+        ('{"model_type": "foo_bar"}', "does not recognize this architecture"),
+        ("{bad", "not a valid JSON file"),
+    ],
+)
+def test_a_folder_of_another_kind_of_model_is_refused(
+    tmp_path: Path, config: str, words: str
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(ModelError, match=words):
+        load_processor(str(tmp_path))

@@ -7,7 +7,8 @@ import pytest
 
 from tests.builtin import make_chat
 from tests.verifiers import mine
-from vlrl.rollout import Rollout, judge
+from vlrl.graders import judge
+from vlrl.rollout import Rollout
 from vlrl.samplers.base import SamplingParams
 from vlrl.samplers.scripted import ScriptedSampler
 from vlrl.tasks import Row, RowError

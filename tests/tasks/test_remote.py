@@ -11,8 +11,8 @@ import pytest
 from tests.builtin import make_chat
 from tests.tasks.judge_server import Say, serve
 from vlrl.config import ConfigError
-from vlrl.graders import VERDICT_LIMIT_S
-from vlrl.rollout import Rollout, judge
+from vlrl.graders import VERDICT_LIMIT_S, judge
+from vlrl.rollout import Rollout
 from vlrl.samplers.base import SamplingParams
 from vlrl.samplers.scripted import ScriptedSampler
 from vlrl.tasks import Row, Task

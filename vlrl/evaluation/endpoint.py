@@ -17,8 +17,9 @@ from typing import Any
 from vlrl.chat import content_of
 from vlrl.config import EndpointConfig
 from vlrl.evaluation.images import data_url, image_keys
-from vlrl.evaluation.judging import Judges, OnGroup, UnderWay
+from vlrl.evaluation.judging import OnGroup, UnderWay
 from vlrl.evaluation.rows import SeenCompletion
+from vlrl.graders import Judges
 from vlrl.samplers.base import SamplingParams
 from vlrl.tasks.base import Task
 from vlrl.tasks.http_judge import sendable

@@ -8,7 +8,7 @@ import io
 
 from PIL import Image
 
-from vlrl.images import ImageError, read_picture
+from vlrl.images import read_image, read_picture
 from vlrl.types import ImageSource, Problem
 
 _AS_THEY_ARE = {"PNG": "image/png", "JPEG": "image/jpeg"}
@@ -20,7 +20,7 @@ def image_keys(problem: Problem) -> tuple[str, ...]:
     Raises:
         ImageError: a file is missing.
     """
-    return tuple(hashlib.sha256(_encoded(source)).hexdigest() for source in problem.images)
+    return tuple(hashlib.sha256(read_image(source)).hexdigest() for source in problem.images)
 
 
 def data_url(source: ImageSource) -> str:
@@ -32,7 +32,7 @@ def data_url(source: ImageSource) -> str:
         ImageError: it can't be read.
     """
     _, picture = read_picture(source)
-    encoded = _encoded(source)
+    encoded = read_image(source)
     with Image.open(io.BytesIO(encoded)) as opened:
         kind = _AS_THEY_ARE.get(opened.format or "")
         plain = opened.mode in ("RGB", "L") and not opened.getexif()
@@ -42,12 +42,3 @@ def data_url(source: ImageSource) -> str:
         picture.save(buffer, format="PNG")
         kind, encoded = "image/png", buffer.getvalue()
     return f"data:{kind};base64,{base64.b64encode(encoded).decode()}"
-
-
-def _encoded(source: ImageSource) -> bytes:
-    if isinstance(source, bytes):
-        return source
-    try:
-        return source.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{source}: {error.strerror or error}") from error

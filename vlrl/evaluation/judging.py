@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 
-from vlrl.graders import NUM_GRADERS, Graders
-from vlrl.rollout import judge
-from vlrl.tasks.base import Task, Waiting
 from vlrl.types import Attempt, Completion, Group, Problem, Prompt, Verdict
 
 JudgeLater = Callable[[Problem, Completion], Future[Verdict]]
 OnGroup = Callable[[int, Group], None]
 """Called with a problem's place and its graded group."""
-
-
-class Judges:
-    """The tasks' verdicts, in the background; tasks that wait for others have their own threads."""
-
-    def __init__(self, tasks: Mapping[str, Task]) -> None:
-        self.tasks = tasks
-        self._lanes: dict[str | None, Graders] = {}
-
-    def later(self, problem: Problem, completion: Completion) -> Future[Verdict]:
-        """The verdict to come."""
-        task = self.tasks.get(problem.domain)
-        concurrency = task.concurrency if isinstance(task, Waiting) else None
-        lane = problem.domain if concurrency else None
-        if lane not in self._lanes:
-            self._lanes[lane] = Graders(concurrency or NUM_GRADERS)
-        return self._lanes[lane].submit(partial(judge, self.tasks, problem, completion))
-
-    def close(self) -> None:
-        """Stop the threads."""
-        for graders in self._lanes.values():
-            graders.close()
 
 
 @dataclass(frozen=True, kw_only=True)

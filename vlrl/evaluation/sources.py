@@ -76,7 +76,7 @@ class PolicySource:
         """See `Source.answer`. What the cache holds isn't sampled."""
         rollout, cache = self.rollout, self._cache
         prompts = [rollout.chat.render(problem) for problem in problems]
-        under_way = UnderWay(rollout.judge_later, on_group)
+        under_way = UnderWay(rollout.judges.later, on_group)
         missing: list[int] = []
         for index, prompt in enumerate(prompts):
             known = cache.get(prompt, params, seeds[index]) if cache else None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import logging as hf_logging
 
@@ -83,12 +84,18 @@ def load_processor(path: str) -> Any:
     """The checkpoint's processor: tokenizer, chat template, image processor.
 
     Raises:
-        ModelError: no such checkpoint, or the hub can't be reached.
+        ModelError: no such checkpoint, one that takes no images, or the hub can't be reached.
     """
     where = resolve(path)
     # First the one small file: without a network each missing file costs half a minute of tries.
     _from_hub(where, AutoConfig.from_pretrained)
-    return _from_hub(where, AutoProcessor.from_pretrained)
+    processor = _from_hub(where, AutoProcessor.from_pretrained)
+    if not hasattr(processor, "image_processor"):  # then it is a bare tokenizer
+        raise ModelError(
+            f"{where}: this model takes no images. vlrl wants a vision-language model of one of "
+            f"the families {', '.join(FAMILIES)}"
+        )
+    return processor
 
 
 def save_policy(model: Any, processor: Any, folder: Path) -> None:
@@ -177,9 +184,10 @@ def freeze(model: Any, patterns: Sequence[str]) -> list[str]:
 def _from_hub(where: str, load: Any, **kwargs: Any) -> Any:
     try:
         return load(where, **kwargs)
-    except OSError as error:
-        if Path(where).is_dir():
-            raise ModelError(f"{where}: can't be loaded: {error}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        # transformers raises a ValueError for a model_type that it doesn't know
+        if Path(where).is_dir() or not isinstance(error, OSError):
+            raise ModelError(f"{where}: can't be loaded: {_first_line(error)}") from error
         raise ModelError(
             f"{where}: not in a local folder, and the hub did not give it ({_first_line(error)}). "
             "Download it where there is a network (`hf download ID --local-dir FOLDER`) and set "

@@ -7,7 +7,7 @@ rollouts.jsonl         every training attempt
 evals/STEP/SUITE.jsonl every attempt of an evaluation, with SUITE.json, its scores, and
                        broken_rows.jsonl of the suites
 broken_rows.jsonl      rows that could not be used, and why
-checkpoints/           see checkpoint.py
+checkpoints/           see checkpoints/__init__.py
 summary.json           Pass@1 per domain before and after
 """
 
@@ -32,9 +32,9 @@ def write_json(path: Path, value: object) -> None:
 
 
 def append_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add lines to a JSONL file."""
+    """Add lines to a JSONL file. What UTF-8 can't hold (half a surrogate pair) becomes a `?`."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="replace") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
@@ -43,7 +43,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The lines of a JSONL file; none if it isn't there."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    with path.open("rb") as lines:  # as bytes: a text may hold other line ends, U+2028 say
+        return [json.loads(line) for line in lines]
 
 
 def write_metrics(run: Path, step: int, **parts: Any) -> None:
@@ -56,10 +57,11 @@ def drop_after(path: Path, step: int) -> None:
     """Forget the lines of steps after `step`: a run goes on from an older checkpoint."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     draft = path.with_name(path.name + ".part")
-    draft.write_text("".join(kept), encoding="utf-8")
+    with path.open("rb") as lines, draft.open("wb") as kept:
+        for line in lines:
+            if line.endswith(b"\n") and json.loads(line)["step"] <= step:
+                kept.write(line)
     draft.replace(path)
 
 

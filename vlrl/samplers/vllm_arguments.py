@@ -55,7 +55,8 @@ def engine_arguments(
         if config.experts:
             arguments["enable_return_routed_experts"] = True
         return arguments
-    num_tokens = config.max_num_seqs * (max_model_len + CPU_KV_BLOCK)
+    # Whole blocks for each sequence, and one more: vLLM keeps a block for itself.
+    num_tokens = config.max_num_seqs * (-(-max_model_len // CPU_KV_BLOCK) + 1) * CPU_KV_BLOCK
     # A prompt cut in two fails for seeded requests: vLLM 0.32 then asks torch's CPU generator for
     # an offset, which it doesn't have.
     arguments["enable_chunked_prefill"] = False

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlrl.graders import NUM_GRADERS, Graders
-from vlrl.rollout import judge
+from vlrl.graders import NUM_GRADERS, Graders, judge
 from vlrl.tasks.base import Task, Waiting
 from vlrl.tasks.function import FunctionTask
 from vlrl.types import Group, Problem, Status, Tests
