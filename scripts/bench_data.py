@@ -30,7 +30,7 @@ import psutil
 
 CHUNK = 500
 """Rows of a row group of the source, and that a process draws at once."""
-TRAINED_SHARE = 0.05
+TRAINED_SHARE = 0.02
 """Of the rows, those that are decoded and sized for the model."""
 PARTS = ("build", "read_in_turn", "read_as_training", "load_as_training")
 

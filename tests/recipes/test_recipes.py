@@ -55,7 +55,9 @@ def test_every_recipe_file_is_valid_and_named_as_its_file(name: str) -> None:
     recipe, path = load_recipe(name)
     assert recipe.name == path.stem == name
     assert recipe.task in ("math_qa", "coding", "image_qa", "logic")
-    assert recipe.licence
+    assert recipe.licence and recipe.citation
+    counted = recipe.generator or recipe.rows_unknown or recipe.rows.keys() == recipe.splits.keys()
+    assert counted and not (recipe.rows and recipe.rows_unknown), "the expected number of rows"
     OpenRecipe(recipe, path)
 
 

@@ -153,7 +153,9 @@ class Recipe(Section):
     licence: str
     citation: str = ""
     rows: dict[Split, int] = Field(default_factory=dict)
-    """How many rows the whole source has, where that is known."""
+    """How many rows the whole source has, by split."""
+    rows_unknown: str = ""
+    """Why `rows` doesn't say it."""
     many_right: bool = False
     """Many answers to a question are right, another row's perhaps among them: `vlrl data check`
     takes none of these for a wrong one."""
