@@ -1,6 +1,6 @@
 """100,000 image rows through `vlrl data build`, and read back in turn and as training reads them.
 
-    python scripts/bench_data.py --json bench_data.json [--rows 100000] [--side 336]
+    python scripts/bench_data.py --json bench_data.json [--rows 100000] [--side 64]
 
 The images are easy-VQA's pictures, enlarged, with noise of their own, as JPEG in a Parquet file.
 Each part runs in a process of its own; `peak_mib` is the most that it and its children held at
@@ -181,9 +181,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--side", type=int, default=336, help="of each image, in pixels")
+    parser.add_argument("--side", type=int, default=64, help="of each image, in pixels")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--folder", type=Path, help="where 15 GB fit (default: the system's)")
+    parser.add_argument("--folder", type=Path, help="where 1 GB fits (default: the system's)")
     options = parser.parse_args()
     parts: dict[str, dict[str, object]] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as name:

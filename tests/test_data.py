@@ -167,7 +167,7 @@ def test_broken_rows_are_skipped_counted_and_named(tmp_path: Path) -> None:
     named = [json.loads(line) for line in (run / BROKEN_FILE).read_text().splitlines()]
     assert {line["row"]: line["why"] for line in named} == {
         0: "the answer is empty (field 'answer')",
-        1: f"image {tmp_path / 'gone.png'} is missing",
+        1: f"image {tmp_path / 'gone.png'} is missing (field 'image')",
         2: "the task refuses this row",
         3: "its prompt has 99 tokens, above data.max_prompt_tokens=50",
     }

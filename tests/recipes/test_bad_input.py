@@ -62,9 +62,9 @@ FIELDS = "fields: {question: q, answer: a, options: o, images: i}\n"
         ({"o": "red"}, r"the options are 'red', a list is wanted \(field 'o'\)"),
         ({"o": {"A": "red"}}, r"the options are .*a list is wanted \(field 'o'\)"),
         ({"o": ["red", ""]}, "an option is empty"),
-        ({"i": 5}, "the image is 5"),
+        ({"i": 5}, r"the image is 5; .* \(field 'i'\)"),
         ({"i": ["a.png", None]}, "a.png is missing"),
-        ({"i": "a.png"}, "a.png is missing"),
+        ({"i": "a.png"}, r"a.png is missing \(field 'i'\)"),
     ],
 )
 def test_rows_of_the_wrong_type_are_named(

@@ -171,7 +171,10 @@ class RowMapper:
             return ()
         several = isinstance(value, list | tuple)
         values = cast(Sequence[object], value) if several else [value]
-        return tuple(_image(v, folder) for v in values)
+        try:
+            return tuple(_image(v, folder) for v in values)
+        except RowError as error:
+            raise RowError(f"{error}{self._field('images')}") from error
 
     def _field(self, key: str) -> str:
         """The source's field, for the end of an error message."""

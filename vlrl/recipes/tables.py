@@ -140,8 +140,8 @@ def _read_hub(recipe: Recipe, hub: HubSource, split: Split) -> Sequence[Mapping[
         # (requests, httpx, ConnectionError) or RuntimeErrors (a closed client).
         raise ConfigError(
             f"recipe {recipe.name}: the hub's {hub.id} can't be reached ({error}). Point to a "
-            f"local copy: data.root=FOLDER with FOLDER/{hub.folder}/train.jsonl (heldout.jsonl), "
-            "or a recipe of your own with `file:`"
+            f"local copy: data.root=FOLDER (of a command, --root FOLDER) with FOLDER/{hub.folder}/"
+            "train.jsonl (heldout.jsonl), or a recipe of your own with `file:`"
         ) from error
     except DatasetsError as error:
         raise ConfigError(
