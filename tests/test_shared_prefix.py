@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from vlrl.lean.attention import Rows
 from vlrl.shared_prefix import GroupSpan, Layout, build_layout, shared_prefix_attention
 
 HEADS, KV_HEADS, SIZE = 4, 2, 8
@@ -82,21 +83,44 @@ def test_attention_and_its_gradients_are_those_of_the_dense_mask(
 
 @settings(max_examples=50, deadline=None)
 @given(spans=SPANS)
-def test_every_token_has_one_slot_and_padding_is_bounded(spans: list[GroupSpan]) -> None:
+def test_every_pair_is_computed_once_and_padding_is_bounded(spans: list[GroupSpan]) -> None:
     layout = layout_of(spans)
     num_tokens = sum(span.num_tokens for span in spans)
-    assert layout.token_S[layout.slot_T].tolist() == list(range(num_tokens))
-    for bucket in (*layout.prompts, *layout.responses):
-        assert bucket.length > 0
-    longest_excess = layout.token_S.numel() - num_tokens
-    # Each row is padded by at most a quarter of itself and 16 slots.
-    rows = sum(1 + len(span.response_lengths) for span in spans)
-    assert longest_excess <= 0.25 * num_tokens + 16 * rows
+    seen = torch.zeros(num_tokens, num_tokens, dtype=torch.long)
+    for call in layout.calls:
+        for row in range(call.queries.num):
+            queries, keys = own_tokens(call.queries, row), own_tokens(call.keys, row)
+            pairs = torch.ones(len(queries), len(keys), dtype=torch.long)
+            seen[queries[:, None], keys] += pairs.tril() if call.causal else pairs
+    assert torch.equal(seen, dense_mask(spans).long())
+    # Each row is padded by at most a quarter of itself and 16 places.
+    places = sum(call.queries.num * call.queries.length for call in layout.calls)
+    responses = sum(sum(span.response_lengths) for span in spans)
+    rows = sum(2 + len(span.response_lengths) for span in spans)
+    assert places <= 1.25 * (num_tokens + responses) + 16 * rows
 
 
-def test_groups_of_one_shape_share_a_bucket_without_padding() -> None:
+def own_tokens(rows: Rows, row: int) -> torch.Tensor:
+    """A row's tokens without padding, in order."""
+    is_own = rows.place_A // rows.length == row
+    return rows.token_NL[rows.place_A[is_own]]
+
+
+def test_groups_of_one_shape_share_calls_without_padding() -> None:
     span = GroupSpan(prompt_length=30, response_lengths=(8,) * 4)
     layout = layout_of([span] * 3)
-    assert len(layout.prompts) == len(layout.responses) == 1
+    assert [(call.queries.num, call.queries.length) for call in layout.calls] == [
+        (3, 30),
+        (12, 8),
+        (3, 32),
+    ]
     assert layout.padding_share == 0
-    assert layout.responses[0].bias.shape == (1, 1, 8, 38)
+    assert all(call.bias is None for call in layout.calls)
+
+
+def test_a_groups_own_tokens_are_not_copied() -> None:
+    span = GroupSpan(prompt_length=30, response_lengths=(8,) * 4)
+    row_T = torch.arange(span.num_tokens)
+    for call in layout_of([span]).calls:
+        for rows in (call.queries, call.keys):
+            assert rows.take(row_T).untyped_storage().data_ptr() == row_T.data_ptr()

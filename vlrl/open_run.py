@@ -98,11 +98,7 @@ def open_run(
             progress=progress,
             ahead=ahead,
         )
-        if saved:
-            _restore(run, saved)
-        elif resume:
-            _drop_after(folder, -1)
-        _write_config(cfg, folder)  # only now: what can't be opened leaves no folder of a run
+        _begin(run, saved, resume=resume)
         yield run
 
 
@@ -207,6 +203,14 @@ def _start(folder: Path, progress: Progress, *, resume: bool) -> Path | None:
             "choose another folder with out=FOLDER, or remove it"
         )
     return None
+
+
+def _begin(run: Run, saved: Path | None, *, resume: bool) -> None:
+    if saved:
+        _restore(run, saved)
+    elif resume:
+        _drop_after(run.folder, -1)
+    _write_config(run.config, run.folder)  # only now: what can't be opened leaves no folder
 
 
 def _restore(run: Run, saved: Path) -> None:

@@ -3,13 +3,11 @@
 A micro-batch is one row: [prompt][response 1]...[response G] of a group, then the next group. Every
 token-wise part of the model runs on exactly these T tokens. Attention is the only part that has to
 know (and recurrent layers, see recurrent.py), so it alone is replaced (transformers'
-AttentionInterface, text model only). On a CPU, queries, keys and values are gathered into a few
-padded buckets, prompts attend causally, responses attend to their prompt's keys followed by their
-own, and the outputs go back to their places in the row. On a GPU one block-sparse kernel does it
-(flex_prefix.py).
+AttentionInterface, text model only). On a CPU prompts attend causally, responses attend causally,
+and then all of a prompt's responses to its keys, each in a few padded calls (lean/attention.py puts
+a response's two parts together). On a GPU one block-sparse kernel does it (flex_prefix.py).
 
-Shapes: T tokens of the row, S slots of all buckets, N rows of a bucket, P prompt and R response
-length of a bucket, H heads, K key-value heads, D head size.
+Shapes: T tokens of the row, H heads, K key-value heads, D head size.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from vlrl.flex_prefix import FlexLayout, build_flex_layout, flex_prefix_attention
-from vlrl.lean.attention import Call, Tensors, WholeRow, attend
+from vlrl.lean.attention import Call, Rows, attend, whole_row
 from vlrl.recurrent import use_sequences
 from vlrl.spans import GroupSpan
 
@@ -36,51 +34,23 @@ BUCKET_SLACK = 1.25
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptBucket:
-    """N prompts padded at their end to P tokens; plain causal attention."""
-
-    num_rows: int
-    length: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResponseBucket:
-    """N responses padded to R tokens, with the keys of prompts of one prompt bucket before them.
-
-    prompt_N: the row of each response's prompt in that bucket.
-    bias: [N or 1, 1, R, P + R], 0 where a query sees a key and -inf where it doesn't.
-    """
-
-    prompt_bucket: int
-    num_rows: int
-    length: int
-    prompt_N: torch.Tensor
-    bias: torch.Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the T tokens of a row are laid out in the buckets' S slots, prompts' buckets first.
-
-    spans: the row's groups.
-    token_S: the token of each slot (padding: any). slot_T: the slot of each token.
-    """
+    """The calls in which a row's tokens attend. spans: the row's groups."""
 
     spans: tuple[GroupSpan, ...]
-    prompts: tuple[PromptBucket, ...]
-    responses: tuple[ResponseBucket, ...]
-    token_S: torch.Tensor
-    slot_T: torch.Tensor
+    calls: tuple[Call, ...]
 
     @property
     def padding_share(self) -> float:
-        """Share of the slots that hold no token."""
-        return 1 - self.slot_T.numel() / max(self.token_S.numel(), 1)
+        """Share of the calls' queries that are no token."""
+        queries = [call.queries for call in self.calls]
+        places = sum(rows.num * rows.length for rows in queries)
+        return 1 - sum(rows.num_tokens for rows in queries) / max(places, 1)
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A stretch of the row that becomes one row of a bucket; `owner` is its prompt's index."""
+    """A stretch of the row that becomes a row of a call; `owner` is its prompt's index."""
 
     start: int
     length: int
@@ -88,40 +58,27 @@ class _Piece:
 
 
 def build_layout(spans: Sequence[GroupSpan], *, dtype: torch.dtype, device: torch.device) -> Layout:
-    """The buckets of a row of groups; `dtype` is that of the attention's queries."""
+    """The calls of a row of groups; `dtype` is that of the attention's queries."""
     prompts, responses = _pieces(spans)
-    slots = _Slots()
-    prompt_buckets: list[PromptBucket] = []
-    response_buckets: list[ResponseBucket] = []
-    members = _buckets(prompts)
-    for bucket in members:
-        slots.add(bucket)
-        prompt_buckets.append(PromptBucket(num_rows=len(bucket), length=_longest(bucket)))
-    for index, bucket in enumerate(members):
-        row_of = {prompt.owner: row for row, prompt in enumerate(bucket)}
-        own = [piece for piece in responses if piece.owner in row_of]
-        for part in _buckets(own):
-            slots.add(part)
-            rows = [row_of[piece.owner] for piece in part]
-            lengths = [bucket[row].length for row in rows]
-            bias = _bias(lengths, prompt_buckets[index].length, _longest(part))
-            response_buckets.append(
-                ResponseBucket(
-                    prompt_bucket=index,
-                    num_rows=len(part),
-                    length=_longest(part),
-                    prompt_N=torch.tensor(rows, device=device),
-                    bias=bias.to(dtype=dtype, device=device),
+    buckets = _buckets(prompts)
+    calls: list[Call] = []
+    for part in (*buckets, *_buckets(responses)):
+        rows = _rows(part, device)
+        calls.append(Call(queries=rows, keys=rows, causal=True))
+    after = _after_prompts(prompts, spans)
+    for bucket in buckets:
+        for part in _buckets([after[piece.owner] for piece in bucket if piece.owner in after]):
+            seen = [prompts[piece.owner] for piece in part]
+            bias = _bias([piece.length for piece in seen])
+            calls.append(
+                Call(
+                    queries=_rows(part, device),
+                    keys=_rows(seen, device),
+                    bias=None if bias is None else bias.to(dtype=dtype, device=device),
+                    joins=True,
                 )
             )
-    token_S, slot_T = slots.maps()
-    return Layout(
-        spans=tuple(spans),
-        prompts=tuple(prompt_buckets),
-        responses=tuple(response_buckets),
-        token_S=token_S.to(device),
-        slot_T=slot_T.to(device),
-    )
+    return Layout(spans=tuple(spans), calls=tuple(calls))
 
 
 def row_layout(
@@ -168,7 +125,7 @@ def shared_prefix_attention(
     if isinstance(layout, FlexLayout):
         return flex_prefix_attention(query, key, value, layout, scale), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attend(q, k, v, _Buckets(layout), scale)[None], None
+    return attend(q, k, v, layout.calls, scale)[None], None
 
 
 def vision_attention(
@@ -183,101 +140,8 @@ def vision_attention(
     if query.device.type != "cpu" or not torch.is_grad_enabled():
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
-    return attend(q, k, v, WholeRow(), kwargs.get("scaling"))[None], None
-
-
-@dataclass(frozen=True)
-class _Buckets:
-    """A layout's buckets as calls of attention (see lean.attention.Places)."""
-
-    layout: Layout
-
-    def calls(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> list[Call]:
-        """Prompts causally; responses with copies of their prompt's keys before their own."""
-        qs, ks, vs = (self.split(x_T, zero_padding=False) for x_T in (q, k, v))
-        num_prompts = len(self.layout.prompts)
-        calls = [Call(q=qs[i], k=ks[i], v=vs[i], causal=True) for i in range(num_prompts)]
-        for i, bucket in enumerate(self.layout.responses, start=num_prompts):
-            prompt = bucket.prompt_bucket
-            keys = _after_prompt(ks[prompt], ks[i], bucket)
-            values = _after_prompt(vs[prompt], vs[i], bucket)
-            calls.append(Call(q=qs[i], k=keys, v=values, bias=bucket.bias))
-        return calls
-
-    def join(self, outputs: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Slots back to tokens."""
-        return _flat(outputs).index_select(0, self.layout.slot_T)
-
-    def split(self, x_T: torch.Tensor, *, zero_padding: bool) -> list[torch.Tensor]:
-        """Tokens to slots."""
-        layout = self.layout
-        if zero_padding:
-            flat = x_T.new_zeros(layout.token_S.numel(), *x_T.shape[1:])
-            flat.index_copy_(0, layout.slot_T, x_T)
-        else:
-            flat = x_T.index_select(0, layout.token_S)
-        buckets = (*layout.prompts, *layout.responses)
-        parts = flat.split([bucket.num_rows * bucket.length for bucket in buckets])
-        return [
-            part.unflatten(0, (bucket.num_rows, bucket.length))
-            for part, bucket in zip(parts, buckets, strict=True)
-        ]
-
-    def gradients(self, found: Sequence[Tensors]) -> Tensors:
-        """Each token has one slot: a gather, once the copies of prompts are added up."""
-        queries, keys, values = zip(*found, strict=True)
-        return self.join(queries), *(self.join(self._add_copies(x)) for x in (keys, values))
-
-    def _add_copies(self, found: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Gradients of each bucket's own keys (or values): `_after_prompt` backwards.
-
-        Added up from the last bucket to the first, as autograd would.
-        """
-        num_prompts = len(self.layout.prompts)
-        copies: list[torch.Tensor | None] = [None] * num_prompts
-        own = list(found)
-        for i, bucket in reversed(list(enumerate(self.layout.responses, start=num_prompts))):
-            copied, own[i] = found[i].split([found[i].shape[1] - bucket.length, bucket.length], 1)
-            prompt = bucket.prompt_bucket
-            added = torch.zeros_like(found[prompt]).index_add_(0, bucket.prompt_N, copied)
-            before = copies[prompt]
-            copies[prompt] = added if before is None else before + added
-        for prompt, added in enumerate(copies):
-            own[prompt] = own[prompt] if added is None else added + own[prompt]
-        return own
-
-
-def _flat(buckets: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.cat([bucket.flatten(0, 1) for bucket in buckets])
-
-
-def _after_prompt(prompt: torch.Tensor, own: torch.Tensor, bucket: ResponseBucket) -> torch.Tensor:
-    """Keys (or values) [N, P + R, K, D] of responses: their prompt's, then their own."""
-    return torch.cat([prompt.index_select(0, bucket.prompt_N), own], dim=1)
-
-
-class _Slots:
-    """Collects the buckets' rows, in the order in which their slots lie."""
-
-    def __init__(self) -> None:
-        self.token_S: list[torch.Tensor] = []
-        self.is_token_S: list[torch.Tensor] = []
-
-    def add(self, bucket: Sequence[_Piece]) -> None:
-        """One padded row for each piece; padding repeats the piece's first token."""
-        offsets = torch.arange(_longest(bucket))
-        starts = torch.tensor([piece.start for piece in bucket])[:, None]
-        inside = offsets < torch.tensor([piece.length for piece in bucket])[:, None]
-        self.token_S.append((starts + offsets * inside).flatten())
-        self.is_token_S.append(inside.flatten())
-
-    def maps(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """token_S and slot_T of the layout."""
-        token_S, is_token_S = torch.cat(self.token_S), torch.cat(self.is_token_S)
-        slots = is_token_S.nonzero().flatten()
-        slot_T = torch.empty_like(slots)
-        slot_T[token_S[slots]] = slots
-        return token_S, slot_T
+    calls = whole_row(q.shape[0], q.device)
+    return attend(q, k, v, calls, kwargs.get("scaling"))[None], None
 
 
 def _pieces(spans: Sequence[GroupSpan]) -> tuple[list[_Piece], list[_Piece]]:
@@ -305,22 +169,24 @@ def _buckets(pieces: Sequence[_Piece]) -> list[list[_Piece]]:
     return buckets
 
 
-def _longest(bucket: Sequence[_Piece]) -> int:
-    return max(piece.length for piece in bucket)
+def _after_prompts(prompts: Sequence[_Piece], spans: Sequence[GroupSpan]) -> dict[int, _Piece]:
+    """All responses of each prompt that has any, as the one stretch that they are."""
+    lengths = [sum(span.response_lengths) for span in spans]
+    return {
+        prompt.owner: _Piece(prompt.start + prompt.length, length, prompt.owner)
+        for prompt, length in zip(prompts, lengths, strict=True)
+        if length
+    }
 
 
-def _bias(prompt_lengths: Sequence[int], prompt_length: int, length: int) -> torch.Tensor:
-    """[N or 1, 1, R, P + R]: one for all when no prompt is padded."""
-    lengths = torch.tensor(sorted(set(prompt_lengths)))
-    if lengths.numel() > 1 or int(lengths[0]) != prompt_length:
-        lengths = torch.tensor(prompt_lengths)
-    sees_prompt = torch.arange(prompt_length) < lengths[:, None, None]
-    sees_own = torch.ones(length, length, dtype=torch.bool).tril()
-    seen = torch.cat(
-        [
-            sees_prompt.expand(-1, length, -1),
-            sees_own.expand(lengths.numel(), -1, -1),
-        ],
-        dim=2,
-    )
-    return torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)[:, None]
+def _rows(bucket: Sequence[_Piece], device: torch.device) -> Rows:
+    return Rows.of([(piece.start, piece.length) for piece in bucket], device)
+
+
+def _bias(lengths: Sequence[int]) -> torch.Tensor | None:
+    """[N, 1, 1, M] for keys of these lengths: None if none of them is padded."""
+    longest = max(lengths)
+    if min(lengths) == longest:
+        return None
+    is_padding = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+    return torch.zeros(is_padding.shape).masked_fill(is_padding, -torch.inf)[:, None, None]

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vlrl.lean.attention import Kept, WholeRow, attend
+from vlrl.lean.attention import Kept, attend, whole_row
+
+WHOLE = whole_row(37, torch.device("cpu"))
 
 
 def tensors(heads: int, key_heads: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -19,13 +21,13 @@ def gradients(*, kept: Kept | None = None) -> list[torch.Tensor]:
     q, k, v, weight = tensors(4, 2, torch.float32)
     leaves = [x.requires_grad_() for x in (q, k, v)]
     if kept is None:
-        out = attend(*leaves, WholeRow(), None)
+        out = attend(*leaves, WHOLE, None)
     else:
         first, second = kept.contexts()
         with first:
-            once = attend(*leaves, WholeRow(), None)
+            once = attend(*leaves, WHOLE, None)
         with second:
-            out = attend(*leaves, WholeRow(), None)
+            out = attend(*leaves, WHOLE, None)
         assert out.data_ptr() == once.data_ptr(), "attended again"
     return [out.detach(), *torch.autograd.grad((out * weight).sum(), leaves)]
 
@@ -38,7 +40,7 @@ def test_as_torch_does(dtype: torch.dtype, threads: int) -> None:
     try:
         q, k, v, weight = tensors(4, 2, dtype)
         leaves = [x.requires_grad_() for x in (q, k, v)]
-        out = attend(*leaves, WholeRow(), 0.3)
+        out = attend(*leaves, WHOLE, 0.3)
         found = torch.autograd.grad((out * weight).sum(), leaves)
         rows = [x.transpose(0, 1)[None] for x in leaves]
         plain = functional.scaled_dot_product_attention(*rows, scale=0.3, enable_gqa=True)
