@@ -20,6 +20,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import torch
 from learner_job import Job, cpu_job, cuda_job, job_from_json
 from learner_measure import measure_scaling, measure_side
-from learner_sides import SIDES
+from learner_sides import LEAN, SIDES
 from learner_tables import show_device, show_scaling
 from rich.console import Console
 from safetensors.torch import load_file
@@ -67,16 +68,19 @@ def measure(what: str, job: Job, folder: Path) -> None:
 
 
 def compare(job: Job, sides: list[str], folder: Path) -> dict[str, Any]:
-    """All sides on one device, what they cost, and their ratios to vlrl."""
+    """All sides on one device, what they cost, and their ratios to vlrl.
+
+    The first figures are those of one side, `vlrl_lean` where it was measured, with its settings;
+    those of vlrl's defaults are under `default`.
+    """
     results = {name: in_own_process(job, name, folder) for name in sides}
     vlrl = results["vlrl"]
-    others = [name for name in sides if name not in OURS]
-    summary: dict[str, Any] = {"tokens_per_s": vlrl["tokens_per_s"]}
-    summary |= ratios(vlrl, {name: results[name] for name in others})
+    others = {name: results[name] for name in sides if name not in OURS}
+    default = figures(vlrl, others, job.vlrl_settings)
+    summary: dict[str, Any] = default
     if "vlrl_lean" in results:
-        lean = results["vlrl_lean"]
-        summary["lean"] = {"tokens_per_s": lean["tokens_per_s"]}
-        summary["lean"] |= ratios(lean, {name: results[name] for name in others})
+        settings = (*LEAN[job.device], *job.vlrl_settings)
+        summary = figures(results["vlrl_lean"], others, settings) | {"default": default}
     summary["counters"] = {name: side.pop("counters") for name, side in results.items()}
     summary["floors"] = vlrl.pop("floors")
     summary["sides"] = results
@@ -85,16 +89,26 @@ def compare(job: Job, sides: list[str], folder: Path) -> dict[str, Any]:
     return summary
 
 
+def figures(
+    own: dict[str, Any], others: dict[str, dict[str, Any]], settings: Sequence[str]
+) -> dict[str, Any]:
+    """Of one of vlrl's sides."""
+    found: dict[str, Any] = {"settings": list(settings), "tokens_per_s": own["tokens_per_s"]}
+    return found | ratios(own, others)
+
+
 def ratios(own: dict[str, Any], others: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """How much faster one of vlrl's sides is than others, and how much of their memory it takes."""
+    """How much faster one of vlrl's sides is than others, and how much of their memory it takes.
+
+    memory: of tensors, as torch.cuda.max_memory_allocated counts; resident: of the process.
+    """
     found: dict[str, float] = {}
     for name, side in others.items():
         found[f"speedup_vs_{name}"] = side["forward_backward_s"] / own["forward_backward_s"]
         cpu = side["forward_backward_cpu_s"] / own["forward_backward_cpu_s"]
         found[f"cpu_time_vs_{name}"] = cpu
-        for kind in ("memory", "allocated"):
-            share = own[f"peak_{kind}_mib"] / side[f"peak_{kind}_mib"]
-            found[f"peak_{kind}_vs_{name}"] = share
+        for kind, key in (("memory", "peak_allocated_mib"), ("resident", "peak_memory_mib")):
+            found[f"peak_{kind}_vs_{name}"] = own[key] / side[key]
     return {name: round(value, 3) for name, value in found.items()}
 
 

@@ -100,11 +100,35 @@ def test_a_side_is_measured_in_its_own_process(
 def test_ratios_by_hand(bench: Any) -> None:
     def side(seconds: float, mib: float) -> dict[str, float]:
         times = {"forward_backward_s": seconds, "forward_backward_cpu_s": 2 * seconds}
-        return times | {"peak_memory_mib": mib, "peak_allocated_mib": mib / 2}
+        return times | {"peak_memory_mib": 3 * mib, "peak_allocated_mib": mib}
 
-    found = bench.ratios(side(1.0, 10.0), {"trl": side(4.0, 40.0)})
+    own = side(1.0, 10.0) | {"peak_memory_mib": 60.0}
+    found = bench.ratios(own, {"trl": side(4.0, 40.0)})
     assert found["speedup_vs_trl"] == found["cpu_time_vs_trl"] == 4.0
-    assert found["peak_memory_vs_trl"] == found["peak_allocated_vs_trl"] == 0.25
+    assert found["peak_memory_vs_trl"] == 0.25
+    assert found["peak_resident_vs_trl"] == 0.5
+
+
+def test_the_first_figures_are_one_sides_with_its_settings(
+    bench: Any, job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"padded": 8.0, "vlrl_lean": 2.0, "vlrl": 1.0}
+
+    def measured(job: Any, name: str, folder: Path) -> dict[str, Any]:
+        keys = ("forward_backward_s", "forward_backward_cpu_s", "tokens_per_s")
+        keys += ("peak_memory_mib", "peak_allocated_mib")
+        return dict.fromkeys(keys, seconds[name]) | {"counters": {}, "floors": {}}
+
+    monkeypatch.setattr(bench, "in_own_process", measured)
+    monkeypatch.setattr(bench, "gradient_errors", lambda *_: {})
+    found = bench.compare(job, list(seconds), tmp_path)
+    assert "gradient_checkpointing=true" in found["settings"]
+    assert (found["speedup_vs_padded"], found["peak_memory_vs_padded"]) == (4.0, 0.25)
+    default = found["default"]
+    assert default["settings"] == []
+    assert (default["speedup_vs_padded"], default["peak_memory_vs_padded"]) == (8.0, 0.125)
+    alone = bench.compare(job, ["padded", "vlrl"], tmp_path)
+    assert alone["settings"] == [] and alone["speedup_vs_padded"] == 8.0
 
 
 def test_a_job_survives_its_way_to_the_other_process(bench: Any, job: Any) -> None:

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from vlrl.lean.attention import Kept
 
-STRETCH = {"cpu": 256, "cuda": 4096}
+STRETCH = {"cpu": 512, "cuda": 4096}
 """Tokens that a recomputed MLP works on at once."""
 
 
