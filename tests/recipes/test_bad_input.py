@@ -57,11 +57,11 @@ FIELDS = "fields: {question: q, answer: a, options: o, images: i}\n"
         ({"q": ["What?"]}, r"the question is \['What\?'\], text is wanted \(field 'q'\)"),
         ({"q": " "}, r"the question is ' ', text is wanted \(field 'q'\)"),
         ({"a": None}, r"the answer is empty \(field 'a'\)"),
-        ({"a": {"b": 1}}, "the answer is a dict"),
-        ({"a": "green"}, "'green' is none of the options"),
+        ({"a": {"b": 1}}, r"the answer is a dict, not text or a number \(field 'a'\)"),
+        ({"a": "green"}, r"'green' is none of the options .* \(field 'a', 'o'\)"),
         ({"o": "red"}, r"the options are 'red', a list is wanted \(field 'o'\)"),
         ({"o": {"A": "red"}}, r"the options are .*a list is wanted \(field 'o'\)"),
-        ({"o": ["red", ""]}, "an option is empty"),
+        ({"o": ["red", ""]}, r"an option is empty: .* \(field 'o'\)"),
         ({"i": 5}, r"the image is 5; .* \(field 'i'\)"),
         ({"i": ["a.png", None]}, "a.png is missing"),
         ({"i": "a.png"}, r"a.png is missing \(field 'i'\)"),
@@ -82,6 +82,29 @@ def test_rows_of_the_wrong_type_are_named(
     (line,) = [json.loads(text) for text in lines.read_text().splitlines()]
     assert line["recipe"] == "mine" and line["row"] == 1
     assert re.search(message, line["why"]), line["why"]
+
+
+@pytest.mark.parametrize(
+    ("task", "more", "row", "message"),
+    [
+        ("math_qa", "fields: {question: q, answer: a}\nanswer: [after_hashes]\n", {}, "'a'"),
+        ("image_qa", "fields: {question: q, answer: a}\ngold: {kind: boxes}\n", {}, "'a'"),
+        ("coding", "fields: {question: q, answer: a}\n", {"a": 5}, "'a'"),
+        (
+            "coding",
+            "fields: {question: q, answer: a, extra: {calls: t}}\n",
+            {"t": [1]},
+            "'t'",
+        ),
+    ],
+)
+def test_answers_and_tests_out_of_shape_name_their_field(
+    task: str, more: str, row: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    of = recipe(tmp_path, "mine", [{**GOOD, **row}], task, more=more)
+    found = problem_at(open_recipe(of), "train", 0, TASKS[task], None)
+    assert isinstance(found, BrokenRow)
+    assert found.why.endswith(f" (field {message})"), found.why
 
 
 def test_a_wrong_field_names_recipe_row_and_field(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ class RowMapper:
             images=images,
             extra={name: self._value(raw, f"extra.{name}") for name in self._recipe.fields.extra},
             bare=question,
+            fields=self._places,
         )
 
     def _answer(self, raw: Raw, options: Sequence[str], images: Sequence[ImageSource]) -> object:
@@ -130,10 +131,13 @@ class RowMapper:
             return ""
         given = self._value(raw, "answer")
         # Before the transforms, which would write null as a text.
-        answer = None if given is None else transformed(given, self._recipe.answer, options)
-        if answer is None or (isinstance(answer, str | list | tuple) and not _filled(answer)):
-            raise RowError(f"the answer is empty{self._field('answer')}")
-        return self._gold(answer, images)
+        try:
+            answer = None if given is None else transformed(given, self._recipe.answer, options)
+            if answer is None or (isinstance(answer, str | list | tuple) and not _filled(answer)):
+                raise RowError("the answer is empty")
+            return self._gold(answer, images)
+        except RowError as error:
+            raise RowError(f"{error}{self._field('answer')}") from error
 
     def _gold(self, answer: object, images: Sequence[ImageSource]) -> object:
         """The answer as the form that the recipe says, if it says one."""

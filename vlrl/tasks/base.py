@@ -16,6 +16,7 @@ class Row:
     `question` is the finished text of the prompt; `answer` is as the data set has it;
     `extra` holds what only one task wants (`function`, `tests`, ...), by the recipe's names.
     `bare` is the question before the recipe's prompt template: by it data sets are compared.
+    `fields` are the source's names of what it holds (`answer`, `options`, `extra.tests`, ...).
     """
 
     id: str
@@ -26,6 +27,12 @@ class Row:
     images: tuple[ImageSource, ...] = ()
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
     bare: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
+
+    def named(self, *keys: str) -> str:
+        """The source's fields of these, for the end of an error message; "" where none is known."""
+        known = [repr(self.fields[key]) for key in keys if key in self.fields]
+        return f" (field {', '.join(known)})" if known else ""
 
 
 class RowError(ValueError):

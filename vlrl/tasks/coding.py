@@ -50,11 +50,16 @@ class Coding:
         Raises:
             RowError: no question, no tests, or tests that are not plain values.
         """
+        try:
+            tests = tests_of(row.answer, row.extra)
+        except RowError as error:
+            kinds = sorted(f"extra.{kind}" for kind in KINDS & row.extra.keys())
+            raise RowError(f"{error}{row.named(*(kinds or ['answer']))}") from error
         return Problem(
             id=row.id,
             domain="coding",
             question=question_of(row),
-            answer=tests_of(row.answer, row.extra),
+            answer=tests,
             images=row.images,
             source=row.source,
         )

@@ -39,12 +39,14 @@ def text_answer(row: Row) -> str:
     """
     answer = row.answer
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise RowError(f"the answer is a {type(answer).__name__}, not text or a number")
+        raise RowError(
+            f"the answer is a {type(answer).__name__}, not text or a number{row.named('answer')}"
+        )
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
     text = str(answer).strip()
     if not text:
-        raise RowError("the answer is empty")
+        raise RowError(f"the answer is empty{row.named('answer')}")
     return text
 
 
@@ -60,10 +62,13 @@ def gold_of(row: Row) -> str | Choice | Form:
     if not row.options:
         return answer
     if any(not option.strip() for option in row.options):
-        raise RowError(f"an option is empty: {row.options!r}")
+        raise RowError(f"an option is empty: {row.options!r}{row.named('options')}")
     index = choose(row.options, answer)
     if index is None:
-        raise RowError(f"the answer {answer!r} is none of the options {row.options!r}")
+        raise RowError(
+            f"the answer {answer!r} is none of the options {row.options!r}"
+            f"{row.named('answer', 'options')}"
+        )
     return Choice(options=row.options, answer=row.options[index])
 
 
