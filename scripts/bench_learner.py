@@ -3,7 +3,8 @@
 The same random model, prompts, images, responses and advantages go through (a) `padded`: whole
 sequences, one at a time, plain transformers (`padded_group`: a group's at once); (b) `trl`: TRL
 1.16.0's GRPOTrainer, its SAPO loss; (c) `vlrl`: the Learner. Each runs in a process of its own, so
-that peak memory doesn't mix; the gradients of (a) must be (c)'s, so that the work is the same.
+that peak memory doesn't mix; on a CPU they take turns, a step each, so that a slow moment of the
+machine hits all of them. The gradients of (a) must be (c)'s, so that the work is the same.
 `vlrl_lean` is (c) with gradient checkpointing: a little slower, with less memory.
 TRL wants the extra `bench`.
 
@@ -20,7 +21,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,25 +37,79 @@ from safetensors.torch import load_file
 from vlrl.openmp import set_waiting
 
 OURS = ("vlrl", "vlrl_lean")
+WAITING = "ready for the next step"
 TOLERANCE = {"float32": 1e-5}
 """Of a parameter's gradient, relative to its norm. bfloat16 has none: gradients aren't compared."""
 
 
-def in_own_process(job: Job, what: str, folder: Path) -> dict[str, Any]:
-    """What `measure` wrote there.
+class OwnProcess:
+    """One side, or vlrl's scaling, in a process of its own that works when it has its turn.
 
     Raises:
         RuntimeError: that process failed; its last words.
     """
-    command = [sys.executable, __file__, "--measure", what, "--job", json.dumps(asdict(job))]
-    command += ["--folder", str(folder)]
-    environment = dict(os.environ)
-    set_waiting(environment)  # as `vlrl` does: the same for every side
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        tail = "\n".join(done.stderr.strip().splitlines()[-15:])
-        raise RuntimeError(f"{what} on {job.device} failed:\n{tail}")
-    return json.loads((folder / f"{what}.json").read_text(encoding="utf-8"))
+
+    def __init__(self, job: Job, what: str, folder: Path) -> None:
+        command = [sys.executable, __file__, "--measure", what, "--job", json.dumps(asdict(job))]
+        command += ["--folder", str(folder)]
+        environment = dict(os.environ)
+        set_waiting(environment)  # as `vlrl` does: the same for every side
+        self.what, self.device = what, job.device
+        self._errors = folder / f"{what}.log"
+        self._result = folder / f"{what}.json"
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors.open("w", encoding="utf-8"),
+            text=True,
+            env=environment,
+        )
+        self.is_done = False
+        self._wait()
+
+    def turn(self) -> None:
+        """Its next step."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self._wait()
+
+    def result(self) -> dict[str, Any]:
+        """What `measure` wrote."""
+        return json.loads(self._result.read_text(encoding="utf-8"))
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _wait(self) -> None:
+        """Until it stands before its next step or has ended."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.rstrip("\n") == WAITING:
+                return
+        self.is_done = True
+        if self._process.wait():
+            lines = self._errors.read_text(encoding="utf-8").strip().splitlines()
+            tail = "\n".join(lines[-15:])
+            raise RuntimeError(f"{self.what} on {self.device} failed:\n{tail}")
+
+
+def in_own_processes(job: Job, names: Sequence[str], folder: Path) -> dict[str, dict[str, Any]]:
+    """What was measured of each, in turns: as many for one as for another."""
+    processes: list[OwnProcess] = []
+    try:
+        for name in names:
+            processes.append(OwnProcess(job, name, folder))
+        while not all(process.is_done for process in processes):
+            for process in processes:
+                if not process.is_done:
+                    process.turn()
+    finally:
+        for process in processes:
+            process.kill()
+    return {process.what: process.result() for process in processes}
 
 
 def measure(what: str, job: Job, folder: Path) -> None:
@@ -63,8 +118,19 @@ def measure(what: str, job: Job, folder: Path) -> None:
         result = measure_scaling(job)
     else:
         gradients = folder / f"{what}.safetensors" if job.dtype in TOLERANCE else None
-        result = measure_side(what, job, gradients)
+        result = in_turns(measure_side(what, job, gradients))
     (folder / f"{what}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+def in_turns(steps: Generator[None, None, dict[str, Any]]) -> dict[str, Any]:
+    """Each step when the parent process says so."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            return done.value
+        print(WAITING, flush=True)
+        sys.stdin.readline()
 
 
 def compare(job: Job, sides: list[str], folder: Path) -> dict[str, Any]:
@@ -73,13 +139,17 @@ def compare(job: Job, sides: list[str], folder: Path) -> dict[str, Any]:
     The first figures are those of one side, `vlrl_lean` where it was measured, with its settings;
     those of vlrl's defaults are under `default`.
     """
-    results = {name: in_own_process(job, name, folder) for name in sides}
+    # A GPU's memory wouldn't hold all sides, and its steps take the same time every time.
+    at_once = [sides] if job.device == "cpu" else [[name] for name in sides]
+    results: dict[str, dict[str, Any]] = {}
+    for names in at_once:
+        results |= in_own_processes(job, names, folder)
     vlrl = results["vlrl"]
     others = {name: results[name] for name in sides if name not in OURS}
     default = figures(vlrl, others, job.vlrl_settings)
     summary: dict[str, Any] = default
     if "vlrl_lean" in results:
-        settings = (*LEAN[job.device], *job.vlrl_settings)
+        settings = (*LEAN, *job.vlrl_settings)
         summary = figures(results["vlrl_lean"], others, settings) | {"default": default}
     summary["counters"] = {name: side.pop("counters") for name, side in results.items()}
     summary["floors"] = vlrl.pop("floors")
@@ -188,7 +258,7 @@ def main() -> None:
             show_device(job, results[job.device], console)
             if args.scaling:
                 alone = replace(job, prompts=1)
-                scaling = in_own_process(alone, "scaling", Path(name))
+                scaling = in_own_processes(alone, ["scaling"], Path(name))["scaling"]
                 results[job.device]["scaling"] = scaling
                 show_scaling(scaling, console)
     if args.json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ GROUP_SIZES = (2, 4, 8, 16, 32)
 LENGTHS = (32, 64, 128, 256)
 
 
-def measure_side(name: str, job: Job, gradients: Path | None) -> dict[str, Any]:
+def measure_side(
+    name: str, job: Job, gradients: Path | None
+) -> Generator[None, None, dict[str, Any]]:
     """Medians of the job's steps; memory of the first; phases and counters of one more.
+
+    It stops before each step after the first, so that sides can take turns.
 
     peak_memory_mib: of inputs, forward and backward, above the model and its optimiser; on a CPU
         what the process holds, free gaps between its tensors too.
@@ -38,7 +43,9 @@ def measure_side(name: str, job: Job, gradients: Path | None) -> dict[str, Any]:
     side.prepare(groups)
     times = [_step(side, meter, job, detailed=False)]
     peak_step_mib = first.memory.mib()
-    times += [_step(side, meter, job, detailed=False) for _ in range(job.warm_up + job.steps - 1)]
+    for _ in range(job.warm_up + job.steps - 1):
+        yield
+        times.append(_step(side, meter, job, detailed=False))
     timed = times[job.warm_up :] or times
     forward_backward_s = statistics.median(one.wall_s for one, _ in timed)
     peak_allocated_mib = allocated_mib(job.device, side.update)

@@ -17,10 +17,7 @@ NO_CLIP = 1e9
 TAU = (1.0, 1.05)
 """SAPO's temperatures for positive and negative advantages."""
 SIDES = ("padded", "padded_group", "trl", "vlrl_lean", "vlrl")
-LEAN = {
-    "cpu": ("gradient_checkpointing=true", "logprob_chunk=128"),
-    "cuda": ("gradient_checkpointing=true",),
-}
+LEAN = ("gradient_checkpointing=true",)
 """Settings of `vlrl_lean`: of speed and memory, memory."""
 
 
@@ -40,7 +37,7 @@ def make_side(name: str, model: Any, job: Job) -> Side:
     if name in ("padded", "padded_group"):
         return PaddedSide(model, job, rows=1 if name == "padded" else job.responses)
     if name == "vlrl_lean":
-        job = replace(job, vlrl_settings=(*LEAN[job.device], *job.vlrl_settings))
+        job = replace(job, vlrl_settings=(*LEAN, *job.vlrl_settings))
     return TrlSide(model, job) if name == "trl" else VlrlSide(model, job)
 
 

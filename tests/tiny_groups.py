@@ -17,7 +17,7 @@ from vlrl.forward import predict, prompt_positions
 from vlrl.images import ImageFeatures
 from vlrl.logprobs import PolicyHead
 from vlrl.models.random_tiny import MediaTokens, TinySize, random_model
-from vlrl.models.recompute import _Again
+from vlrl.models.recompute import Again
 from vlrl.shared_prefix import Kernel, use_shared_prefix
 
 MEDIA = MediaTokens(vision_start=500, vision_end=501, image=502, video=503)
@@ -136,7 +136,7 @@ def _plain(
         pixels["image_grid_thw"] = torch.tensor([i.grid_thw for i in g.images])
     model.set_attn_implementation("sdpa")
     # transformers' own forwards, without what the learner put in their place.
-    again = [m for m in model.modules() if isinstance(vars(m).get("forward"), _Again)]
+    again = [m for m in model.modules() if isinstance(vars(m).get("forward"), Again)]
     ours = {m: vars(m).pop("forward") for m in again}
     output = model(
         input_ids=ids,

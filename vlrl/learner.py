@@ -29,6 +29,7 @@ from vlrl.distributed.tensors import like, local, optimizer_shards, whole
 from vlrl.distributed.totals import total
 from vlrl.distributed.world import ALONE, World
 from vlrl.forward import TokenPredictions, predict, prompt_positions
+from vlrl.lean.products import use_fast_products
 from vlrl.logprobs import PolicyHead
 from vlrl.losses import LOSSES, Denominators, LossInputs
 from vlrl.models.errors import ModelError
@@ -81,6 +82,7 @@ class Learner:
         check_family(model.config, "the model")
         use_shared_prefix(model)
         use_patch_projection(model)
+        use_fast_products(model)
         if not has_lora(model):
             freeze(model, freeze_patterns)
         use_cheap_recompute(model)

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from vlrl.lean.products import matmul
+
 BANNED_LOGIT = -1e30
 """Stands for -inf: its probability is exactly 0 and 0 * BANNED_LOGIT is still 0."""
 
@@ -91,16 +93,16 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_CV.scatter_add_(1, target_R[rows, None], scale_C[:, None])
             grad_CV = grad_CV.to(hidden_RE.dtype)
             if grad_hidden_RE is not None:
-                grad_hidden_RE[rows] = grad_CV @ weight_VE
+                grad_hidden_RE[rows] = matmul(grad_CV, weight_VE)
             if grad_weight_VE is not None:
-                grad_weight_VE += grad_CV.T @ hidden_RE[rows]
+                grad_weight_VE += matmul(grad_CV.T, hidden_RE[rows])
         if grad_weight_VE is not None:
             grad_weight_VE = grad_weight_VE.to(weight_VE.dtype)
         return grad_hidden_RE, grad_weight_VE, None, None
 
 
 def _logits(hidden_CE: torch.Tensor, weight_VE: torch.Tensor, head: PolicyHead) -> torch.Tensor:
-    logits_CV = (hidden_CE @ weight_VE.T).float()
+    logits_CV = matmul(hidden_CE, weight_VE.T).float()
     if head.temperature != 1.0:
         logits_CV = logits_CV.div_(head.temperature)
     if head.banned_token_ids:

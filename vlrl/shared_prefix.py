@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from vlrl.flex_prefix import FlexLayout, build_flex_layout, flex_prefix_attention
-from vlrl.lean.attention import Call, Rows, attend, whole_row
+from vlrl.lean.attention import Call, Kept, Rows, attend, whole_row
 from vlrl.recurrent import use_sequences
 from vlrl.spans import GroupSpan
 
@@ -137,7 +137,8 @@ def vision_attention(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """What a block of the vision tower calls for one image or window, [1, H, N, D] each."""
-    if query.device.type != "cpu" or not torch.is_grad_enabled():
+    is_kept = torch.is_grad_enabled() or Kept.current() is not None
+    if query.device.type != "cpu" or not is_kept:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     calls = whole_row(q.shape[0], q.device)

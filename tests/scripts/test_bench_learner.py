@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Generator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +80,13 @@ def test_worst_error_sees_one_wrong_parameter(bench: Any) -> None:
         bench.worst_error(right, {"a": torch.ones(4)})
 
 
-def test_a_side_is_measured_in_its_own_process(
+def test_sides_are_measured_in_their_own_processes(
     bench: Any, job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(SCRIPTS.parent))
-    found = bench.in_own_process(job, "vlrl", tmp_path)
+    results = bench.in_own_processes(replace(job, steps=3), ["vlrl", "vlrl_lean"], tmp_path)
+    assert [len(side["forward_backwards_s"]) for side in results.values()] == [3, 3]
+    found = results["vlrl"]
     assert (tmp_path / "vlrl.safetensors").is_file()
     counters = found["counters"]
     assert counters["images_through_vision"] == 2
@@ -95,6 +97,12 @@ def test_a_side_is_measured_in_its_own_process(
     assert 0 < found["peak_memory_mib"] <= found["peak_step_mib"]
     assert found["peak_allocated_mib"] > 0
     assert found["floors"]["operations_s"] > 0 and found["floors"]["bytes_s"] > 0
+
+
+def test_a_side_that_fails_says_why(bench: Any, job: Any, tmp_path: Path) -> None:
+    broken = replace(job, vlrl_settings=("no_such_key=1",))
+    with pytest.raises(RuntimeError, match=r"vlrl on cpu failed:\n(.|\n)*no_such_key"):
+        bench.in_own_processes(broken, ["vlrl"], tmp_path)
 
 
 def test_ratios_by_hand(bench: Any) -> None:
@@ -114,12 +122,13 @@ def test_the_first_figures_are_one_sides_with_its_settings(
 ) -> None:
     seconds = {"padded": 8.0, "vlrl_lean": 2.0, "vlrl": 1.0}
 
-    def measured(job: Any, name: str, folder: Path) -> dict[str, Any]:
+    def measured(job: Any, names: list[str], folder: Path) -> dict[str, Any]:
         keys = ("forward_backward_s", "forward_backward_cpu_s", "tokens_per_s")
         keys += ("peak_memory_mib", "peak_allocated_mib")
-        return dict.fromkeys(keys, seconds[name]) | {"counters": {}, "floors": {}}
+        more = {"counters": {}, "floors": {}}
+        return {name: dict.fromkeys(keys, seconds[name]) | more for name in names}
 
-    monkeypatch.setattr(bench, "in_own_process", measured)
+    monkeypatch.setattr(bench, "in_own_processes", measured)
     monkeypatch.setattr(bench, "gradient_errors", lambda *_: {})
     found = bench.compare(job, list(seconds), tmp_path)
     assert "gradient_checkpointing=true" in found["settings"]
@@ -143,8 +152,6 @@ def test_a_job_survives_its_way_to_the_other_process(bench: Any, job: Any) -> No
 def test_operations_by_hand(bench: Any, job: Any) -> None:
     """Doubling responses adds their tokens and no patch."""
     del bench
-    from dataclasses import replace
-
     from learner_floor import needed_operations
     from learner_job import TINY, make_model
 

@@ -19,7 +19,7 @@ padding, H heads, K key-value heads, D head size.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -153,12 +153,9 @@ class Kept:
         """That of the part at work, if it is one that is computed twice."""
         return _kept.get()
 
-    def contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        """Around the first time and around the second, as torch.utils.checkpoint wants them."""
-        return self._time(replays=False), self._time(replays=True)
-
     @contextmanager
-    def _time(self, *, replays: bool) -> Generator[None]:
+    def time(self, *, replays: bool) -> Generator[None]:
+        """Around the first time and, with `replays`, around the second."""
         self.replays = replays
         token = _kept.set(self)
         try:
@@ -193,18 +190,20 @@ class _Attention(torch.autograd.Function):
         q, k, v, out, lse = ctx.saved_tensors
         found = [torch.zeros_like(x) for x in (q, k, v)]
         share = q.shape[1] // k.shape[1]
-        for keys in _heads(k.shape[1], share):
-            own = slice(keys.start * share, keys.stop * share)
-            part = (q[:, own], k[:, keys], v[:, keys], out[:, own], lse[:, own], grads[0][:, own])
-            sums = (found[0][:, own], found[1][:, keys], found[2][:, keys])
-            for call in ctx.calls:
-                _add_gradients(sums, call, part, ctx.scale)
+        for call in ctx.calls:
+            for keys in _heads(call, k.shape[1], share):
+                own = slice(keys.start * share, keys.stop * share)
+                rows = (q[:, own], k[:, keys], v[:, keys], out[:, own], lse[:, own])
+                sums = (found[0][:, own], found[1][:, keys], found[2][:, keys])
+                _add_gradients(sums, call, (*rows, grads[0][:, own]), ctx.scale)
         return *found, None, None
 
 
-def _heads(num_keys: int, share: int) -> list[slice]:
-    """Key-value heads that go back together: few, for the copies; enough for every thread."""
-    step = min(num_keys, -(-torch.get_num_threads() // share))
+def _heads(call: Call, num_keys: int, share: int) -> list[slice]:
+    """Key-value heads that go back together: all, or where rows are copied few of them, for the
+    copies; enough for every thread."""
+    is_view = call.queries.first is not None and call.keys.first is not None
+    step = num_keys if is_view else min(num_keys, -(-torch.get_num_threads() // share))
     return [slice(i, min(i + step, num_keys)) for i in range(0, num_keys, step)]
 
 

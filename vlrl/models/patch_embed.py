@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional
+
+from vlrl.lean.products import linear
 
 
 class PatchProjection(torch.nn.Module):
@@ -28,9 +29,7 @@ class PatchProjection(torch.nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """`patches`: each of exactly the kernel's size."""
-        return functional.linear(patches.flatten(1), self.weight.flatten(1), self.bias)[
-            :, :, None, None, None
-        ]
+        return linear(patches.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None, None]
 
 
 def use_patch_projection(model: Any) -> None:

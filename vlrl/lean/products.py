@@ -1,0 +1,101 @@
+"""Products of matrices on a CPU, by the faster of torch's two libraries.
+
+torch multiplies fp32 matrices with MKL, which has AVX-512 for Intel's processors alone and takes
+AVX2 on others that have it too; there oneDNN is twice as fast (scripts/bench_products.py). It keeps
+a kernel for each shape, and to make one costs about what a product of 800 rows does: a row's layers
+share theirs.
+
+Shapes: T rows, E inputs, F outputs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+MIN_ROWS = 32
+"""With fewer oneDNN's calls take longer than the product."""
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b, of matrices; without gradient."""
+    return _onednn(a, b.T) if _is_faster(a) else a @ b
+
+
+def use_fast_products(model: torch.nn.Module) -> None:
+    """Exchange the class of a model's linear layers, no more; names of parameters stay."""
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = FastLinear
+
+
+def is_linear(module: torch.nn.Module | None) -> bool:
+    """Whether it is a linear layer and nothing more (no adapter, no quantised weight)."""
+    return type(module) in (torch.nn.Linear, FastLinear)
+
+
+class FastLinear(torch.nn.Linear):
+    """Computes as `torch.nn.Linear` does, up to rounding."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """As torch.nn.Linear's."""
+        return linear(input, self.weight, self.bias)
+
+
+def linear(
+    x: torch.Tensor, weight_FE: torch.Tensor, bias_F: torch.Tensor | None = None
+) -> torch.Tensor:
+    """torch.nn.functional.linear: [..., E] -> [..., F], with gradient."""
+    if not _is_faster(x):
+        return functional.linear(x, weight_FE, bias_F)
+    return _Linear.apply(x, weight_FE, bias_F)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight_FE: torch.Tensor, bias_F: Any) -> torch.Tensor:
+        ctx.save_for_backward(x, weight_FE)
+        return _onednn(x, weight_FE, bias_F)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, weight_FE = ctx.saved_tensors
+        return linear_gradients(grads[0], x, weight_FE, ctx.needs_input_grad)
+
+
+def linear_gradients(
+    grad: torch.Tensor, x: torch.Tensor, weight_FE: torch.Tensor, wanted: tuple[bool, ...]
+) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+    """Of a linear layer's inputs, weight and bias, as far as they are wanted."""
+    grad_TF, x_TE = grad.flatten(0, -2), x.flatten(0, -2)
+    grad_x = matmul(grad_TF, weight_FE).view(x.shape) if wanted[0] else None
+    grad_weight = None
+    if wanted[1]:  # oneDNN copies a transposed matrix on the left: let it be the smaller one
+        is_wide = grad_TF.shape[1] > x_TE.shape[1]
+        grad_weight = matmul(x_TE.T, grad_TF).T if is_wide else matmul(grad_TF.T, x_TE)
+    return grad_x, grad_weight, grad_TF.sum(dim=0) if wanted[2] else None
+
+
+def _onednn(x: torch.Tensor, weight_FE: torch.Tensor, bias_F: Any = None) -> torch.Tensor:
+    found: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight_FE, bias_F, "none", [], "")
+    return found
+
+
+def _is_faster(x: torch.Tensor) -> bool:
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not _has_avx512_without_mkl():
+        return False
+    return x.numel() >= MIN_ROWS * x.shape[-1] > 0
+
+
+@cache
+def _has_avx512_without_mkl() -> bool:
+    """A processor with AVX-512 that isn't Intel's, and a torch with oneDNN."""
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return False
+    processor = Path("/proc/cpuinfo")
+    is_intel = not processor.is_file() or "GenuineIntel" in processor.read_text(encoding="utf-8")
+    return not is_intel and torch.backends.mkldnn.is_available()
