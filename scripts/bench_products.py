@@ -27,7 +27,10 @@ SHAPES = (
 """Rows, inputs and outputs of linear layers: few rows, the learner bench's, larger ones."""
 
 
-def seconds(call: Callable[[], object], times: int = 40) -> float:
+Call = Callable[[], object]
+
+
+def seconds(call: Call, times: int = 40) -> float:
     """Median of some calls after the first ones."""
     for _ in range(3):
         call()
@@ -41,7 +44,7 @@ def seconds(call: Callable[[], object], times: int = 40) -> float:
 
 def making_a_kernel() -> float:
     """What oneDNN's first call of a shape takes longer than its second."""
-    weight, more = torch.randn(384, 128), list[float]()
+    weight, more = torch.randn(384, 128), []
     for rows in range(500, 700):
         x = torch.randn(rows, 128)
         begun = time.perf_counter()
@@ -52,30 +55,31 @@ def making_a_kernel() -> float:
     return statistics.median(more)
 
 
+def pairs(rows: int, inputs: int, outputs: int) -> dict[str, tuple[Call, Call]]:
+    """A linear layer's three products, by MKL and as lean/products.py has oneDNN do them."""
+    x, weight, grad = (
+        torch.randn(rows, inputs),
+        torch.randn(outputs, inputs),
+        torch.randn(rows, outputs),
+    )
+
+    def weights_gradient() -> torch.Tensor:
+        return _onednn(x.T, grad.T).T if outputs > inputs else _onednn(grad.T, x.T)
+
+    return {
+        "forward": (lambda: functional.linear(x, weight), lambda: _onednn(x, weight)),
+        "inputs' gradient": (lambda: grad @ weight, lambda: _onednn(grad, weight.T)),
+        "weights' gradient": (lambda: grad.T @ x, weights_gradient),
+    }
+
+
 def main() -> None:
     table = Table("rows", "inputs", "outputs", "", "MKL, us", "oneDNN, us", "ratio")
-    for rows, inputs, outputs in SHAPES:
-        x, weight = torch.randn(rows, inputs), torch.randn(outputs, inputs)
-        grad = torch.randn(rows, outputs)
-        pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
-            "forward": (lambda x=x, w=weight: functional.linear(x, w), lambda: _onednn(x, weight)),
-            "inputs' gradient": (lambda g=grad, w=weight: g @ w, lambda: _onednn(grad, weight.T)),
-            "weights' gradient": (
-                (lambda g=grad, x=x: g.T @ x),
-                (lambda: _onednn(x.T, grad.T).T)
-                if outputs > inputs
-                else (lambda: _onednn(grad.T, x.T)),
-            ),
-        }
-        for name, (mkl, onednn) in pairs.items():
+    for shape in SHAPES:
+        for name, (mkl, onednn) in pairs(*shape).items():
             slow, fast = seconds(mkl), seconds(onednn)
-            table.add_row(
-                *map(str, (rows, inputs, outputs)),
-                name,
-                f"{slow * 1e6:.0f}",
-                f"{fast * 1e6:.0f}",
-                f"{slow / fast:.2f}",
-            )
+            times = f"{slow * 1e6:.0f}", f"{fast * 1e6:.0f}", f"{slow / fast:.2f}"
+            table.add_row(*map(str, shape), name, *times)
     console = Console()
     console.print(table)
     console.print(f"oneDNN makes the kernel of a shape in {making_a_kernel() * 1e6:.0f} us")

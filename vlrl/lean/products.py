@@ -19,6 +19,8 @@ from torch.nn import functional
 
 MIN_ROWS = 32
 """With fewer oneDNN's calls take longer than the product."""
+_DTYPE = torch.float32
+"""The only one that MKL multiplies and oneDNN could: of bfloat16 torch takes oneDNN itself."""
 
 
 def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -86,7 +88,7 @@ def _onednn(x: torch.Tensor, weight_FE: torch.Tensor, bias_F: Any = None) -> tor
 
 
 def _is_faster(x: torch.Tensor) -> bool:
-    if x.device.type != "cpu" or x.dtype != torch.float32 or not _has_avx512_without_mkl():
+    if x.device.type != "cpu" or x.dtype != _DTYPE or not _has_avx512_without_mkl():
         return False
     return x.numel() >= MIN_ROWS * x.shape[-1] > 0
 
