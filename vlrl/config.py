@@ -220,6 +220,9 @@ class LearnerConfig(Section):
     gradient_checkpointing: bool = False
     """Keep only each layer's inputs and compute the rest again in the backward pass: less memory
     for one more forward of the layers."""
+    activations: Literal["model", "float32"] = "model"
+    """float32: what lies between products of matrices is float32 although the weights are bfloat16:
+    about half the error of a gradient for up to twice the memory. model: as model.dtype."""
     vision_cache_gib: float = Field(default=1.0, ge=0)
     """Memory of the host for a frozen vision tower's outputs, by image; 0 keeps none."""
     attention: Literal["auto", "buckets", "flex"] = "auto"

@@ -54,11 +54,13 @@ def predict(
             "not sample media tokens"
         )
     device = model.get_input_embeddings().weight.device
-    layout = row_layout(batch.spans, dtype=model.dtype, device=device, kernel=kernel)
     if images is None:
         images = _embed(model, batch)
+    inputs = _text_inputs(model, batch.token_ids_T.to(device), images)
+    dtype = inputs["inputs_embeds"].dtype
+    layout = row_layout(batch.spans, dtype=dtype, device=device, kernel=kernel)
     output = model.model.language_model(
-        **_text_inputs(model, batch.token_ids_T.to(device), images),
+        **inputs,
         position_ids=batch.position_ids_3T[:, None].to(device),
         shared_prefix=layout,
         use_cache=False,

@@ -37,6 +37,7 @@ from vlrl.models.load import check_family, freeze
 from vlrl.models.lora import adapter_weights, has_lora, merged_weights
 from vlrl.models.patch_embed import use_patch_projection
 from vlrl.models.recompute import use_cheap_recompute, use_recompute
+from vlrl.models.wide import use_wide_activations
 from vlrl.remedies import remedied, with_kl
 from vlrl.routing import Routers
 from vlrl.shared_prefix import use_shared_prefix
@@ -85,6 +86,8 @@ class Learner:
         use_fast_products(model)
         if not has_lora(model):
             freeze(model, freeze_patterns)
+        if config.activations == "float32":
+            use_wide_activations(model)
         use_cheap_recompute(model)
         if config.gradient_checkpointing:
             use_recompute(model)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vlrl.lean.products import matmul
+from vlrl.lean.products import wide_matmul
 
 BANNED_LOGIT = -1e30
 """Stands for -inf: its probability is exactly 0 and 0 * BANNED_LOGIT is still 0."""
@@ -51,6 +51,8 @@ class _TokenLogprobs(torch.autograd.Function):
         target_R: torch.Tensor,
         head: PolicyHead,
     ) -> Any:
+        given_dtype = hidden_RE.dtype
+        hidden_RE = hidden_RE.to(weight_VE.dtype)
         logprobs_R = hidden_RE.new_empty(target_R.shape, dtype=torch.float32)
         entropy_R = torch.empty_like(logprobs_R)
         normaliser_R = torch.empty_like(logprobs_R)
@@ -69,7 +71,7 @@ class _TokenLogprobs(torch.autograd.Function):
         keeps_last = any(ctx.needs_input_grad)
         ctx.softmax_CV = softmax_CV if keeps_last else None
         ctx.save_for_backward(hidden_RE, weight_VE, target_R, normaliser_R)
-        ctx.head = head
+        ctx.head, ctx.dtype = head, given_dtype
         ctx.mark_non_differentiable(entropy_R)
         return logprobs_R, entropy_R
 
@@ -79,7 +81,7 @@ class _TokenLogprobs(torch.autograd.Function):
         head: PolicyHead = ctx.head
         grad_R: torch.Tensor = grads[0]
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
-        grad_hidden_RE = torch.empty_like(hidden_RE) if wants_hidden else None
+        grad_hidden_RE = torch.empty_like(hidden_RE, dtype=ctx.dtype) if wants_hidden else None
         # Summed over chunks in fp32, whatever the weights' dtype.
         grad_weight_VE = torch.zeros_like(weight_VE, dtype=torch.float32) if wants_weight else None
         softmax_CV, ctx.softmax_CV = ctx.softmax_CV, None
@@ -93,16 +95,16 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_CV.scatter_add_(1, target_R[rows, None], scale_C[:, None])
             grad_CV = grad_CV.to(hidden_RE.dtype)
             if grad_hidden_RE is not None:
-                grad_hidden_RE[rows] = matmul(grad_CV, weight_VE)
+                grad_hidden_RE[rows] = wide_matmul(grad_CV, weight_VE)
             if grad_weight_VE is not None:
-                grad_weight_VE += matmul(grad_CV.T, hidden_RE[rows])
+                grad_weight_VE += wide_matmul(grad_CV.T, hidden_RE[rows])
         if grad_weight_VE is not None:
             grad_weight_VE = grad_weight_VE.to(weight_VE.dtype)
         return grad_hidden_RE, grad_weight_VE, None, None
 
 
 def _logits(hidden_CE: torch.Tensor, weight_VE: torch.Tensor, head: PolicyHead) -> torch.Tensor:
-    logits_CV = matmul(hidden_CE, weight_VE.T).float()
+    logits_CV = wide_matmul(hidden_CE, weight_VE.T).float()
     if head.temperature != 1.0:
         logits_CV = logits_CV.div_(head.temperature)
     if head.banned_token_ids:

@@ -109,7 +109,7 @@ def use_shared_prefix(model: Any) -> None:
 
 
 def shared_prefix_attention(
-    module: torch.nn.Module,
+    module: Any,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -123,7 +123,10 @@ def shared_prefix_attention(
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     layout, scale = shared_prefix, kwargs.get("scaling")
     if isinstance(layout, FlexLayout):
-        return flex_prefix_attention(query, key, value, layout, scale), None
+        # The kernel takes the weights' type, whatever lies between products (models/wide.py).
+        dtype: torch.dtype = module.o_proj.weight.dtype
+        q, k, v = (x.to(dtype) for x in (query, key, value))
+        return flex_prefix_attention(q, k, v, layout, scale).to(query.dtype), None
     q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
     return attend(q, k, v, layout.calls, scale)[None], None
 

@@ -1,9 +1,12 @@
-"""Products of matrices on a CPU, by the faster of torch's two libraries.
+"""Products of matrices: on a CPU by the faster of torch's two libraries, and of two types.
 
 torch multiplies fp32 matrices with MKL, which has AVX-512 for Intel's processors alone and takes
 AVX2 on others that have it too; there oneDNN is twice as fast (scripts/bench_products.py). It keeps
 a kernel for each shape, and to make one costs about what a product of 800 rows does: a row's layers
 share theirs.
+
+Inputs may be float32 where weights are bfloat16 (models/wide.py): they are rounded to the weights'
+type, and the product's float32 sums are not.
 
 Shapes: T rows, E inputs, F outputs.
 """
@@ -28,6 +31,15 @@ def matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return _onednn(a, b.T) if _is_faster(a) else a @ b
 
 
+def wide_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The same; of bfloat16 matrices in float32."""
+    if a.dtype != torch.bfloat16:
+        return matmul(a, b)
+    if a.is_cuda:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return matmul(a.float(), b.float())
+
+
 def use_fast_products(model: torch.nn.Module) -> None:
     """Exchange the class of a model's linear layers, no more; names of parameters stay."""
     for module in model.modules():
@@ -41,7 +53,8 @@ def is_linear(module: torch.nn.Module | None) -> bool:
 
 
 class FastLinear(torch.nn.Linear):
-    """Computes as `torch.nn.Linear` does, up to rounding."""
+    """Computes as `torch.nn.Linear` does, up to rounding; of float32 inputs even if its weights are
+    bfloat16."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """As torch.nn.Linear's."""
@@ -52,6 +65,8 @@ def linear(
     x: torch.Tensor, weight_FE: torch.Tensor, bias_F: torch.Tensor | None = None
 ) -> torch.Tensor:
     """torch.nn.functional.linear: [..., E] -> [..., F], with gradient."""
+    if x.dtype != weight_FE.dtype:
+        return _MixedLinear.apply(x, weight_FE, bias_F)
     if not _is_faster(x):
         return functional.linear(x, weight_FE, bias_F)
     return _Linear.apply(x, weight_FE, bias_F)
@@ -69,17 +84,41 @@ class _Linear(torch.autograd.Function):
         return linear_gradients(grads[0], x, weight_FE, ctx.needs_input_grad)
 
 
+class _MixedLinear(torch.autograd.Function):
+    """Keeps its input as it was multiplied: in the weights' type."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight_FE: torch.Tensor, bias_F: Any) -> torch.Tensor:
+        narrow = x.to(weight_FE.dtype)
+        ctx.save_for_backward(narrow, weight_FE)
+        out_TF = wide_matmul(narrow.flatten(0, -2), weight_FE.T)
+        if bias_F is not None:
+            out_TF += bias_F
+        return out_TF.view(*x.shape[:-1], weight_FE.shape[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        x, weight_FE = ctx.saved_tensors
+        return linear_gradients(grads[0], x, weight_FE, ctx.needs_input_grad)
+
+
 def linear_gradients(
     grad: torch.Tensor, x: torch.Tensor, weight_FE: torch.Tensor, wanted: tuple[bool, ...]
 ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-    """Of a linear layer's inputs, weight and bias, as far as they are wanted."""
-    grad_TF, x_TE = grad.flatten(0, -2), x.flatten(0, -2)
-    grad_x = matmul(grad_TF, weight_FE).view(x.shape) if wanted[0] else None
+    """Of a linear layer's inputs, weight and bias, as far as they are wanted: the inputs' in the
+    outputs' type, the others' in the weights'."""
+    dtype = weight_FE.dtype
+    product = matmul if grad.dtype == dtype else wide_matmul
+    grad_TF, x_TE = grad.flatten(0, -2), x.flatten(0, -2).to(dtype)
+    grad_bias = grad_TF.sum(dim=0).to(dtype) if wanted[2] else None
+    grad_TF = grad_TF.to(dtype)
+    grad_x = product(grad_TF, weight_FE).view(x.shape) if wanted[0] else None
     grad_weight = None
     if wanted[1]:  # oneDNN copies a transposed matrix on the left: let it be the smaller one
         is_wide = grad_TF.shape[1] > x_TE.shape[1]
-        grad_weight = matmul(x_TE.T, grad_TF).T if is_wide else matmul(grad_TF.T, x_TE)
-    return grad_x, grad_weight, grad_TF.sum(dim=0) if wanted[2] else None
+        grad_weight = product(x_TE.T, grad_TF).T if is_wide else product(grad_TF.T, x_TE)
+        grad_weight = grad_weight.to(dtype)
+    return grad_x, grad_weight, grad_bias
 
 
 def _onednn(x: torch.Tensor, weight_FE: torch.Tensor, bias_F: Any = None) -> torch.Tensor:

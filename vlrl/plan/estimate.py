@@ -255,6 +255,9 @@ class _Planner:
         parts = self.machine.num_gpus if layout == "sharded" else 1
         total, trained = self.parameters.total // parts, self.parameters.trained // parts
         chunk = min(self.cfg.learner.logprob_chunk, tokens)
+        # Too much rather than too little: what went into a product is kept as it was multiplied.
+        is_wide = self.cfg.learner.activations == "float32"
+        item = FLOAT32 if is_wide else self.item
         return LearnerMemory(
             weights=total * self.item,
             masters=trained * FLOAT32 if self.item < FLOAT32 else 0,
@@ -264,7 +267,7 @@ class _Planner:
             gathered=0 if parts == 1 else 4 * self.parameters.largest_layer * self.item,
             activations=backward_bytes(
                 self.sizes,
-                self.item,
+                item,
                 tokens=tokens,
                 patches=patches,
                 head=head_bytes(self.sizes.text, self.item, chunk),
