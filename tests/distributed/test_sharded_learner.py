@@ -27,6 +27,7 @@ MORE_CASES = {
     "adapters": Case(lora=True, config=SMALL_ROWS),
     "frozen tower": Case(freeze=("model.visual.*",), places=((1,), (0, 2, 3))),
     "layers computed again": Case(config={"gradient_checkpointing": True, **SMALL_ROWS}),
+    "float32 between products": Case(family="qwen3_vl_moe", config={"activations": "float32"}),
     "the learner's own pi_old": Case(
         places=((0, 1, 2), (3,)),
         loss={"old_logprobs": "learner", "tis_cap": 2.0, "mask_negative": 0.5, "kl_coef": 0.1},
