@@ -15,6 +15,7 @@ import torch
 from learner_job import Job
 from learner_meter import sync
 
+from vlrl.lean.products import matmul
 from vlrl.plan.activations import text_layer_bytes, vision_block_bytes
 from vlrl.plan.sizes import sizes_of
 
@@ -65,7 +66,7 @@ def matmul_rate(job: Job) -> float:
     """Operations a second of a large square product in the job's dtype."""
     size = 8192 if job.device == "cuda" else 1024
     a = torch.randn(size, size, device=job.device).to(getattr(torch, job.dtype))
-    return 2 * size**3 / _best_seconds(lambda: a @ a, job.device)
+    return 2 * size**3 / _best_seconds(lambda: matmul(a, a), job.device)
 
 
 def copy_rate(job: Job) -> float:

@@ -114,7 +114,8 @@ class Call:
 
     bias: [N, 1, 1, M] to add to the scores: -inf where a key is padding that a query would see.
     causal: queries and keys are the same tokens, and each sees those up to itself.
-    joins: its queries have seen other keys in an earlier call.
+    joins: its queries have seen other keys in an earlier call. Calls that don't join come first,
+        and each token is in one of them once, as a query and as a key.
     """
 
     queries: Rows
@@ -188,7 +189,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         q, k, v, out, lse = ctx.saved_tensors
-        found = [torch.zeros_like(x) for x in (q, k, v)]
+        found = [torch.empty_like(x) for x in (q, k, v)]
         share = q.shape[1] // k.shape[1]
         for call in ctx.calls:
             for keys in _heads(call, k.shape[1], share):
@@ -234,7 +235,8 @@ def _outputs(
 def _add_gradients(
     sums: Sequence[torch.Tensor], call: Call, part: Tensors, scale: float | None
 ) -> None:
-    """Add a call's gradients of the row's queries, keys and values.
+    """Add a call's gradients of the row's queries, keys and values; those of the calls that don't
+    join come first, are of all tokens, and are written.
 
     part: some heads of q, k, v, the outputs, the logarithms of the weights' sums and the outputs'
         gradient. Padding has no weights: the sum of those is taken to be infinite.
@@ -247,4 +249,4 @@ def _add_gradients(
     grad, q, k, v, out, lse = (x.transpose(1, 2) for x in rows)
     found = back(grad, q, k, v, out, lse, 0.0, call.causal, attn_mask=call.bias, scale=scale)
     for total, own, x in zip(sums, (queries, keys, keys), found, strict=True):
-        own.add(total, x.transpose(1, 2))
+        (own.add if call.joins else own.put)(total, x.transpose(1, 2))

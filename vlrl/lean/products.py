@@ -13,6 +13,7 @@ Shapes: T rows, E inputs, F outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from torch.nn import functional
 
 MIN_ROWS = 32
 """With fewer oneDNN's calls take longer than the product."""
+MIN_TURNED = 256
+"""Inputs or outputs of a layer from which on oneDNN's gradient of its weights is the faster one."""
 _DTYPE = torch.float32
 """The only one that MKL multiplies and oneDNN could: of bfloat16 torch takes oneDNN itself."""
 
@@ -114,11 +117,20 @@ def linear_gradients(
     grad_TF = grad_TF.to(dtype)
     grad_x = product(grad_TF, weight_FE).view(x.shape) if wanted[0] else None
     grad_weight = None
-    if wanted[1]:  # oneDNN copies a transposed matrix on the left: let it be the smaller one
-        is_wide = grad_TF.shape[1] > x_TE.shape[1]
-        grad_weight = product(x_TE.T, grad_TF).T if is_wide else product(grad_TF.T, x_TE)
-        grad_weight = grad_weight.to(dtype)
+    if wanted[1]:
+        grad_weight = _product_over_rows(grad_TF, x_TE, product).to(dtype)
     return grad_x, grad_weight, grad_bias
+
+
+def _product_over_rows(
+    grad_TF: torch.Tensor, x_TE: torch.Tensor, product: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    """grad_TF.T @ x_TE. oneDNN first turns the matrix on the left, by one thread: let it be the
+    smaller one, and the other so much larger that it pays."""
+    outputs, inputs = grad_TF.shape[1], x_TE.shape[1]
+    if product is matmul and max(outputs, inputs) < MIN_TURNED:
+        return grad_TF.T @ x_TE
+    return product(x_TE.T, grad_TF).T if outputs > inputs else product(grad_TF.T, x_TE)
 
 
 def _onednn(x: torch.Tensor, weight_FE: torch.Tensor, bias_F: Any = None) -> torch.Tensor:
