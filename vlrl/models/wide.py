@@ -43,7 +43,7 @@ class _Embedding(torch.nn.Embedding):
 
 class _LayerNorm(torch.nn.LayerNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
+        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)  # Qwen's have both
         return functional.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
