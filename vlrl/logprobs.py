@@ -9,13 +9,13 @@ Shapes: R response tokens, C tokens of a chunk, V vocabulary, E hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from vlrl.lean.products import wide_matmul
+from vlrl.lean.products import matmul, wide_matmul
 
 BANNED_LOGIT = -1e30
 """Stands for -inf: its probability is exactly 0 and 0 * BANNED_LOGIT is still 0."""
@@ -52,13 +52,15 @@ class _TokenLogprobs(torch.autograd.Function):
         head: PolicyHead,
     ) -> Any:
         given_dtype = hidden_RE.dtype
+        # float32 between products (models/wide.py) is float32 logits too.
+        product = matmul if given_dtype == weight_VE.dtype else wide_matmul
         hidden_RE = hidden_RE.to(weight_VE.dtype)
         logprobs_R = hidden_RE.new_empty(target_R.shape, dtype=torch.float32)
         entropy_R = torch.empty_like(logprobs_R)
         normaliser_R = torch.empty_like(logprobs_R)
         softmax_CV = None
         for rows in _chunks(target_R.numel(), head.chunk):
-            logits_CV = _logits(hidden_RE[rows], weight_VE, head)
+            logits_CV = _logits(hidden_RE[rows], weight_VE, head, product)
             target_logits_C = logits_CV.gather(1, target_R[rows, None])[:, 0]
             top_C = logits_CV.amax(dim=1)
             weights_CV = (logits_CV - top_C[:, None]).exp_()
@@ -71,7 +73,7 @@ class _TokenLogprobs(torch.autograd.Function):
         keeps_last = any(ctx.needs_input_grad)
         ctx.softmax_CV = softmax_CV if keeps_last else None
         ctx.save_for_backward(hidden_RE, weight_VE, target_R, normaliser_R)
-        ctx.head, ctx.dtype = head, given_dtype
+        ctx.head, ctx.dtype, ctx.product = head, given_dtype, product
         ctx.mark_non_differentiable(entropy_R)
         return logprobs_R, entropy_R
 
@@ -87,7 +89,7 @@ class _TokenLogprobs(torch.autograd.Function):
         softmax_CV, ctx.softmax_CV = ctx.softmax_CV, None
         for rows in reversed(_chunks(target_R.numel(), head.chunk)):
             if softmax_CV is None:
-                logits_CV = _logits(hidden_RE[rows], weight_VE, head)
+                logits_CV = _logits(hidden_RE[rows], weight_VE, head, ctx.product)
                 softmax_CV = logits_CV.sub_(normaliser_R[rows, None]).exp_()
             scale_C = grad_R[rows] / head.temperature
             grad_CV = softmax_CV.mul_(-scale_C[:, None])
@@ -95,16 +97,21 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_CV.scatter_add_(1, target_R[rows, None], scale_C[:, None])
             grad_CV = grad_CV.to(hidden_RE.dtype)
             if grad_hidden_RE is not None:
-                grad_hidden_RE[rows] = wide_matmul(grad_CV, weight_VE)
+                grad_hidden_RE[rows] = ctx.product(grad_CV, weight_VE)
             if grad_weight_VE is not None:
-                grad_weight_VE += wide_matmul(grad_CV.T, hidden_RE[rows])
+                grad_weight_VE += ctx.product(grad_CV.T, hidden_RE[rows])
         if grad_weight_VE is not None:
             grad_weight_VE = grad_weight_VE.to(weight_VE.dtype)
         return grad_hidden_RE, grad_weight_VE, None, None
 
 
-def _logits(hidden_CE: torch.Tensor, weight_VE: torch.Tensor, head: PolicyHead) -> torch.Tensor:
-    logits_CV = wide_matmul(hidden_CE, weight_VE.T).float()
+def _logits(
+    hidden_CE: torch.Tensor,
+    weight_VE: torch.Tensor,
+    head: PolicyHead,
+    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> torch.Tensor:
+    logits_CV = product(hidden_CE, weight_VE.T).float()
     if head.temperature != 1.0:
         logits_CV = logits_CV.div_(head.temperature)
     if head.banned_token_ids:
