@@ -85,7 +85,7 @@ def main() -> None:
     console.print(f"oneDNN makes the kernel of a shape in {making_a_kernel() * 1e6:.0f} us")
     console.print(
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}; "
-        f"vlrl takes {'oneDNN' if _has_avx512_without_mkl() else 'MKL'} here"
+        f"learner.products: onednn takes {'oneDNN' if _has_avx512_without_mkl() else 'MKL'} here"
     )
 
 

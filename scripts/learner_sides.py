@@ -17,8 +17,8 @@ NO_CLIP = 1e9
 TAU = (1.0, 1.05)
 """SAPO's temperatures for positive and negative advantages."""
 SIDES = ("padded", "padded_group", "trl", "vlrl_lean", "vlrl")
-LEAN = ("gradient_checkpointing=true",)
-"""Settings of `vlrl_lean`: of speed and memory, memory."""
+LEAN = ("gradient_checkpointing=true", "products=onednn")
+"""Settings of `vlrl_lean`: of speed and memory, memory; rows are of one length here."""
 
 
 class Side(Protocol):

@@ -220,6 +220,9 @@ class LearnerConfig(Section):
     gradient_checkpointing: bool = False
     """Keep only each layer's inputs and compute the rest again in the backward pass: less memory
     for one more forward of the layers."""
+    products: Literal["torch", "onednn"] = "torch"
+    """Of fp32 matrices on a CPU. onednn: faster where the processor has AVX-512 and isn't Intel's,
+    and rows are of few lengths; with ever other ones memory grows."""
     activations: Literal["model", "float32"] = "model"
     """float32: what lies between products of matrices is float32 although the weights are bfloat16:
     about half the error of a gradient for up to twice the memory. model: as model.dtype."""

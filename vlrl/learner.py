@@ -83,7 +83,7 @@ class Learner:
         check_family(model.config, "the model")
         use_shared_prefix(model)
         use_patch_projection(model)
-        use_fast_products(model)
+        use_fast_products(model, config.products)
         if not has_lora(model):
             freeze(model, freeze_patterns)
         if config.activations == "float32":

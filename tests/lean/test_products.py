@@ -19,7 +19,8 @@ ROWS = 5 * MIN_ROWS
 @pytest.fixture(params=[True, False], ids=["onednn", "torch"])
 def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether products are oneDNN's, on whatever processor."""
-    monkeypatch.setattr(products, "_has_avx512_without_mkl", lambda: request.param)
+    monkeypatch.setattr(products, "_has_avx512_without_mkl", lambda: True)
+    monkeypatch.setattr(products, "_chosen", "onednn" if request.param else "torch")
     return request.param
 
 
@@ -83,6 +84,7 @@ def test_other_types_are_torchs_to_the_bit(fast: bool, dtype: torch.dtype) -> No
 def test_onednn_is_called_when_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(products, "_has_avx512_without_mkl", lambda: True)
+    monkeypatch.setattr(products, "_chosen", "onednn")
     monkeypatch.setattr(products, "_onednn", lambda *args: calls.append(1) or args[0])
     linear(random(ROWS, 24), random(24, 24))
     assert calls == [1]

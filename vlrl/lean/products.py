@@ -2,8 +2,8 @@
 
 torch multiplies fp32 matrices with MKL, which has AVX-512 for Intel's processors alone and takes
 AVX2 on others that have it too; there oneDNN is twice as fast (scripts/bench_products.py). It keeps
-a kernel for each shape, and to make one costs about what a product of 800 rows does: a row's layers
-share theirs.
+a kernel for each shape. To make one costs about what a product of 800 rows does, and memory that
+the heap doesn't get back whole: `learner.products: onednn` is for rows of few lengths.
 
 Inputs may be float32 where weights are bfloat16 (models/wide.py): they are rounded to the weights'
 type, and the product's float32 sums are not.
@@ -16,15 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional
 
+Products = Literal["torch", "onednn"]
 MIN_ROWS = 32
 """With fewer oneDNN's calls take longer than the product."""
 MIN_TURNED = 256
 """Inputs or outputs of a layer from which on oneDNN's gradient of its weights is the faster one."""
+_chosen: Products = "torch"
+"""Of this process: what the last `use_fast_products` said."""
 _DTYPE = torch.float32
 """The only one that MKL multiplies and oneDNN could: of bfloat16 torch takes oneDNN itself."""
 
@@ -43,8 +46,13 @@ def wide_matmul(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return matmul(a.float(), b.float())
 
 
-def use_fast_products(model: torch.nn.Module) -> None:
-    """Exchange the class of a model's linear layers, no more; names of parameters stay."""
+def use_fast_products(model: torch.nn.Module, products: Products = "torch") -> None:
+    """Exchange the class of a model's linear layers, no more; names of parameters stay.
+
+    products: onednn, to call it where it is faster; of all products of this process.
+    """
+    global _chosen
+    _chosen = products
     for module in model.modules():
         if type(module) is torch.nn.Linear:
             module.__class__ = FastLinear
@@ -139,7 +147,9 @@ def _onednn(x: torch.Tensor, weight_FE: torch.Tensor, bias_F: Any = None) -> tor
 
 
 def _is_faster(x: torch.Tensor) -> bool:
-    if x.device.type != "cpu" or x.dtype != _DTYPE or not _has_avx512_without_mkl():
+    if _chosen != "onednn" or x.device.type != "cpu" or x.dtype != _DTYPE:
+        return False
+    if not _has_avx512_without_mkl():
         return False
     return x.numel() >= MIN_ROWS * x.shape[-1] > 0
 
