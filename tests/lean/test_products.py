@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from tests.tiny_groups import tiny_model
 from vlrl.lean import products
-from vlrl.lean.products import MIN_ROWS, FastLinear, linear, matmul, use_fast_products
+from vlrl.lean.products import MIN_ROWS, MIN_TURNED, FastLinear, linear, matmul, use_fast_products
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -41,7 +41,7 @@ def test_matmul_agrees_with_float64(fast: bool, transposed: tuple[bool, bool]) -
     assert error(found, a.double() @ b.double()) < 1e-6
 
 
-@pytest.mark.parametrize("sizes", [(24, 40), (40, 24)])
+@pytest.mark.parametrize("sizes", [(24, 40), (40, 24), (24, MIN_TURNED), (MIN_TURNED, 24)])
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("shape", [(ROWS,), (1, ROWS), (2, 3, ROWS)])
 def test_gradients_agree_with_float64(
