@@ -12,9 +12,8 @@ from collections.abc import Callable
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.nn import functional
 
-from vlrl.lean.products import _has_avx512_without_mkl, _onednn
+from vlrl.lean.products import has_avx512_without_mkl, onednn_matmul, weight_gradient
 
 SHAPES = (
     (16, 128, 384),
@@ -44,13 +43,13 @@ def seconds(call: Call, times: int = 40) -> float:
 
 def making_a_kernel() -> float:
     """What oneDNN's first call of a shape takes longer than its second."""
-    weight, more = torch.randn(384, 128), []
+    weight, more = torch.randn(128, 384), []
     for rows in range(500, 700):
         x = torch.randn(rows, 128)
         begun = time.perf_counter()
-        _onednn(x, weight)
+        onednn_matmul(x, weight)
         first = time.perf_counter()
-        _onednn(x, weight)
+        onednn_matmul(x, weight)
         more.append(2 * first - begun - time.perf_counter())
     return statistics.median(more)
 
@@ -62,14 +61,13 @@ def pairs(rows: int, inputs: int, outputs: int) -> dict[str, tuple[Call, Call]]:
         torch.randn(outputs, inputs),
         torch.randn(rows, outputs),
     )
-
-    def weights_gradient() -> torch.Tensor:
-        return _onednn(x.T, grad.T).T if outputs > inputs else _onednn(grad.T, x.T)
-
     return {
-        "forward": (lambda: functional.linear(x, weight), lambda: _onednn(x, weight)),
-        "inputs' gradient": (lambda: grad @ weight, lambda: _onednn(grad, weight.T)),
-        "weights' gradient": (lambda: grad.T @ x, weights_gradient),
+        "forward": (lambda: x @ weight.T, lambda: onednn_matmul(x, weight.T)),
+        "inputs' gradient": (lambda: grad @ weight, lambda: onednn_matmul(grad, weight)),
+        "weights' gradient": (
+            lambda: grad.T @ x,
+            lambda: weight_gradient(grad, x, onednn_matmul),
+        ),
     }
 
 
@@ -85,7 +83,7 @@ def main() -> None:
     console.print(f"oneDNN makes the kernel of a shape in {making_a_kernel() * 1e6:.0f} us")
     console.print(
         f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}; "
-        f"learner.products: onednn takes {'oneDNN' if _has_avx512_without_mkl() else 'MKL'} here"
+        f"learner.products: onednn takes {'oneDNN' if has_avx512_without_mkl() else 'MKL'} here"
     )
 
 

@@ -82,8 +82,8 @@ class Learner:
     ) -> None:
         check_family(model.config, "the model")
         use_shared_prefix(model)
-        use_patch_projection(model)
-        use_fast_products(model, config.products)
+        use_patch_projection(model, onednn=config.products == "onednn")
+        use_fast_products(model, onednn=config.products == "onednn")
         if not has_lora(model):
             freeze(model, freeze_patterns)
         if config.activations == "float32":
@@ -103,6 +103,7 @@ class Learner:
             temperature=temperature,
             banned_token_ids=tuple(banned_token_ids),
             chunk=config.logprob_chunk,
+            onednn=config.products == "onednn",
         )
         self.routers = Routers(model)
         if config.routing_replay != "off" and not self.routers:

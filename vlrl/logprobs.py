@@ -9,13 +9,13 @@ Shapes: R response tokens, C tokens of a chunk, V vocabulary, E hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from vlrl.lean.products import matmul, wide_matmul
+from vlrl.lean.products import Product, product_of
 
 BANNED_LOGIT = -1e30
 """Stands for -inf: its probability is exactly 0 and 0 * BANNED_LOGIT is still 0."""
@@ -23,11 +23,15 @@ BANNED_LOGIT = -1e30
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyHead:
-    """What turns logits into the policy that was sampled, and how many tokens at once."""
+    """What turns logits into the policy that was sampled, and how many tokens at once.
+
+    onednn: whether that library multiplies (lean/products.py).
+    """
 
     temperature: float
     banned_token_ids: tuple[int, ...]
     chunk: int
+    onednn: bool = False
 
 
 def token_logprobs(
@@ -53,7 +57,7 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> Any:
         given_dtype = hidden_RE.dtype
         # float32 between products (models/wide.py) is float32 logits too.
-        product = matmul if given_dtype == weight_VE.dtype else wide_matmul
+        product = product_of(hidden_RE, weight_VE, onednn=head.onednn)
         hidden_RE = hidden_RE.to(weight_VE.dtype)
         logprobs_R = hidden_RE.new_empty(target_R.shape, dtype=torch.float32)
         entropy_R = torch.empty_like(logprobs_R)
@@ -106,10 +110,7 @@ class _TokenLogprobs(torch.autograd.Function):
 
 
 def _logits(
-    hidden_CE: torch.Tensor,
-    weight_VE: torch.Tensor,
-    head: PolicyHead,
-    product: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    hidden_CE: torch.Tensor, weight_VE: torch.Tensor, head: PolicyHead, product: Product
 ) -> torch.Tensor:
     logits_CV = product(hidden_CE, weight_VE.T).float()
     if head.temperature != 1.0:

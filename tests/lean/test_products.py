@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
-from tests.tiny_groups import tiny_model
+from tests.invariants.test_update_exact import make_learner
+from tests.test_learner import accumulated
+from tests.tiny_groups import mixed_groups, tiny_model, worst_gradient_error
+from vlrl.config import LossConfig
 from vlrl.lean import products
-from vlrl.lean.products import MIN_ROWS, MIN_TURNED, FastLinear, linear, matmul, use_fast_products
+from vlrl.lean.products import (
+    MIN_ROWS,
+    MIN_TURNED,
+    FastLinear,
+    linear,
+    onednn_matmul,
+    use_fast_products,
+)
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -19,8 +32,7 @@ ROWS = 5 * MIN_ROWS
 @pytest.fixture(params=[True, False], ids=["onednn", "torch"])
 def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Whether products are oneDNN's, on whatever processor."""
-    monkeypatch.setattr(products, "_has_avx512_without_mkl", lambda: True)
-    monkeypatch.setattr(products, "_chosen", "onednn" if request.param else "torch")
+    monkeypatch.setattr(products, "has_avx512_without_mkl", lambda: True)
     return request.param
 
 
@@ -33,10 +45,13 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("transposed", [(False, False), (True, False), (False, True), (True, True)])
-def test_matmul_agrees_with_float64(fast: bool, transposed: tuple[bool, bool]) -> None:
+def test_matmul_agrees_with_float64(
+    monkeypatch: pytest.MonkeyPatch, transposed: tuple[bool, bool]
+) -> None:
+    monkeypatch.setattr(products, "has_avx512_without_mkl", lambda: True)
     a = random(24, ROWS).T if transposed[0] else random(ROWS, 24)
     b = random(40, 24).T if transposed[1] else random(24, 40)
-    found = matmul(a, b)
+    found = onednn_matmul(a, b)
     assert found.shape == (ROWS, 40)
     assert error(found, a.double() @ b.double()) < 1e-6
 
@@ -52,9 +67,10 @@ def test_gradients_agree_with_float64(
     leaves += [random(outputs)] if has_bias else []
     weight = random(*shape, outputs)
     results = []
-    for dtype, run in ((torch.float32, linear), (torch.float64, functional.linear)):
+    run_fast = partial(linear, onednn=fast)
+    for dtype, run in ((torch.float32, run_fast), (torch.float64, functional.linear)):
         own = [x.to(dtype).requires_grad_() for x in leaves]
-        out = run(*own)
+        out = run(*own, *([] if has_bias else [None]))
         results.append([out, *torch.autograd.grad((out * weight.to(dtype)).sum(), own)])
     assert all(x.shape == y.shape for x, y in zip(*results, strict=True))
     assert max(error(x, y) for x, y in zip(*results, strict=True)) < 1e-6
@@ -62,7 +78,7 @@ def test_gradients_agree_with_float64(
 
 def test_a_slice_of_a_row_and_frozen_weights(fast: bool) -> None:
     row, weight = random(1, 3 * ROWS, 24).requires_grad_(), random(40, 24)
-    out = linear(row.chunk(3, dim=1)[1], weight)
+    out = linear(row.chunk(3, dim=1)[1], weight, None, onednn=fast)
     (grad,) = torch.autograd.grad(out.sum(), [row])
     expected = torch.zeros(3 * ROWS, 24, dtype=torch.float64)
     expected[ROWS : 2 * ROWS] = weight.double().sum(dim=0)
@@ -72,29 +88,40 @@ def test_a_slice_of_a_row_and_frozen_weights(fast: bool) -> None:
 @pytest.mark.parametrize("rows", [0, 1, MIN_ROWS - 1])
 def test_few_rows_are_torchs_to_the_bit(fast: bool, rows: int) -> None:
     x, weight = random(rows, 24), random(40, 24)
-    assert torch.equal(linear(x, weight), functional.linear(x, weight))
+    assert torch.equal(linear(x, weight, None, onednn=fast), functional.linear(x, weight))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_types_are_torchs_to_the_bit(fast: bool, dtype: torch.dtype) -> None:
     x, weight = random(ROWS, 24, dtype=dtype), random(40, 24, dtype=dtype)
-    assert torch.equal(linear(x, weight), functional.linear(x, weight))
+    assert torch.equal(linear(x, weight, None, onednn=fast), functional.linear(x, weight))
 
 
-def test_onednn_is_called_when_it_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_learner_calls_onednn_where_asked_and_learns_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(products, "_has_avx512_without_mkl", lambda: True)
-    monkeypatch.setattr(products, "_chosen", "onednn")
-    monkeypatch.setattr(products, "_onednn", lambda *args: calls.append(1) or args[0])
-    linear(random(ROWS, 24), random(24, 24))
-    assert calls == [1]
+    plain = torch.ops.mkldnn._linear_pointwise
+
+    def counted(*args: Any) -> torch.Tensor:
+        calls.append(1)
+        return plain(*args)
+
+    monkeypatch.setattr(products, "has_avx512_without_mkl", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", counted)
+    results = []
+    for choice in ("torch", "onednn"):
+        agent = make_learner(tiny_model(), LossConfig(), (), products=choice)
+        results.append(accumulated(agent, mixed_groups(agent.model))[1])
+        assert bool(calls) == (choice == "onednn")
+    assert worst_gradient_error(results[1], results[0]) < 1e-5
 
 
 def test_a_models_linear_layers_and_nothing_else(fast: bool) -> None:
     model = tiny_model()
     before = {name: type(module) for name, module in model.named_modules()}
     names = list(model.state_dict())
-    use_fast_products(model)
+    use_fast_products(model, onednn=fast)
     after = {name: type(module) for name, module in model.named_modules()}
     changed = {name for name in before if after[name] is not before[name]}
     assert changed == {name for name, kind in before.items() if kind is torch.nn.Linear}

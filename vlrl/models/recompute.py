@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from vlrl.lean.attention import Kept
-from vlrl.lean.products import is_linear, linear_gradients
+from vlrl.lean.products import FastLinear
 
 STRETCH = {"cpu": 512, "cuda": 4096}
 """Tokens that a recomputed MLP works on at once."""
@@ -64,7 +64,7 @@ class _Part:
 
     def __init__(self, *modules: torch.nn.Module, last: torch.nn.Module | None = None) -> None:
         self._owners = [m for module in modules for m in module.modules() if m._parameters]
-        self._last = last if is_linear(last) else None  # one with adapters is repeated
+        self._last = last if isinstance(last, FastLinear) else None  # one with adapters is repeated
 
     def again(self, forward: Callable[..., Any], *inputs: torch.Tensor, **kwargs: Any) -> Any:
         """`forward`'s result; for a backward pass it is called once more. Keyword arguments (masks,
@@ -105,20 +105,6 @@ class _FromInputs(torch.autograd.Function):
         sources = [x for x, is_wanted in tensors if is_wanted]
         found = iter(torch.autograd.grad(output, sources, grads[0], allow_unused=True))
         return None, None, None, *(next(found) if is_wanted else None for is_wanted in wanted)
-
-
-class _WithoutResult(torch.autograd.Function):
-    """A linear layer whose output nobody reads: zeros without room; its gradients are right."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: Any) -> torch.Tensor:
-        ctx.save_for_backward(x, weight)
-        return x.new_zeros(()).expand(*x.shape[:-1], weight.shape[0])
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        x, weight = ctx.saved_tensors
-        return linear_gradients(grads[0], x, weight, ctx.needs_input_grad)
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -237,7 +223,7 @@ def _without_result(linear: Any) -> Generator[None]:
     if linear is None:
         yield
         return
-    with _computing(linear, lambda x: _WithoutResult.apply(x, linear.weight, linear.bias)):
+    with _computing(linear, linear.without_result):
         yield
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from vlrl.lean.products import is_linear
+from vlrl.lean.products import FastLinear
 from vlrl.models.patch_embed import PatchProjection
 
 
@@ -26,7 +26,7 @@ def use_wide_activations(model: torch.nn.Module) -> None:
     changes."""
     inside: set[torch.nn.Module] = set()
     for module in model.modules():
-        if module in inside or is_linear(module):
+        if module in inside or isinstance(module, FastLinear):
             continue
         if type(module) in _WIDE:
             module.__class__ = _WIDE[type(module)]
