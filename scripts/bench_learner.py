@@ -5,7 +5,7 @@ sequences, one at a time, plain transformers (`padded_group`: a group's at once)
 1.16.0's GRPOTrainer, its SAPO loss; (c) `vlrl`: the Learner. Each runs in a process of its own, so
 that peak memory doesn't mix; on a CPU they take turns, a step each, so that a slow moment of the
 machine hits all of them. The gradients of (a) must be (c)'s, so that the work is the same.
-`vlrl_lean` is (c) with gradient checkpointing: a little slower, with less memory.
+`vlrl_lean` is (c) with less memory, by learner_sides.LEAN's settings.
 TRL wants the extra `bench`.
 
     python scripts/bench_learner.py --json bench.json              # this machine's devices
@@ -57,14 +57,15 @@ class OwnProcess:
         self.what, self.device = what, job.device
         self._errors = folder / f"{what}.log"
         self._result = folder / f"{what}.json"
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors.open("w", encoding="utf-8"),
-            text=True,
-            env=environment,
-        )
+        with self._errors.open("w", encoding="utf-8") as errors:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
         self.is_done = False
         self._wait()
 
@@ -80,8 +81,8 @@ class OwnProcess:
         return json.loads(self._result.read_text(encoding="utf-8"))
 
     def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        with self._process:  # closes the pipes and waits
+            self._process.kill()
 
     def _wait(self) -> None:
         """Until it stands before its next step or has ended."""
