@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from types import SimpleNamespace
@@ -177,6 +178,15 @@ def test_fixed_parts_by_hand() -> None:
     assert sampler.kv_bytes_per_token == 28 * 2 * 8 * 128 * 2
     assert sampler.kv_cache == int(80 * GIB * 0.45) - 2 * num - GIB
     assert sampler.sequences == sampler.kv_cache // sampler.kv_bytes_per_token // 2000
+
+
+def test_float32_between_products_doubles_activations_and_nothing_else() -> None:
+    (narrow, *_), (wide, *_) = plans(80), plans(80, activations="float32")
+    sizes = sizes_of(meta_policy(ModelConfig(path="qwen3-vl-2b")).config)
+    head = head_bytes(sizes.text, 2, chunk=4096)
+    grown = (wide.learner.activations - head) / (narrow.learner.activations - head)
+    assert grown == pytest.approx(2, rel=1e-3)  # but for what is float32 anyway
+    assert replace(wide.learner, activations=0) == replace(narrow.learner, activations=0)
 
 
 def test_what_is_frozen_or_sharded_costs_less() -> None:

@@ -36,7 +36,8 @@ def use_cheap_recompute(model: Any) -> None:
         if isinstance(module.forward, Again):
             continue
         if type(module).__name__.endswith("RMSNorm"):
-            module.forward = _Norm(module)
+            is_plain = hasattr(module, "variance_epsilon")  # Qwen3.5's scale is 1 + weight
+            module.forward = _PlainNorm(module) if is_plain else _Norm(module)
         elif all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj", "act_fn")):
             module.forward = _GatedMlp(module)
 
@@ -147,17 +148,23 @@ class _Norm(Again):
     """In a part that is computed again too, where all its norms' values would be there at once."""
 
     def __init__(self, norm: Any) -> None:
-        self._norm = norm
         self._forward = norm.forward
-        self._is_plain = hasattr(norm, "variance_epsilon")  # Qwen3.5's scale is 1 + weight
         self._part = _Part(norm)
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         if not torch.is_grad_enabled():
             return self._forward(hidden)
-        if self._is_plain:
-            return _RmsNorm.apply(hidden, self._norm.weight, self._norm.variance_epsilon)
         return self._part.from_inputs(self._forward, hidden)
+
+
+class _PlainNorm(Again):
+    """With a gradient that is written out: cheaper than computing the norm again."""
+
+    def __init__(self, norm: Any) -> None:
+        self._norm = norm
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        return _RmsNorm.apply(hidden, self._norm.weight, self._norm.variance_epsilon)
 
 
 class _GatedMlp(Again):
