@@ -24,7 +24,7 @@ from vlrl.grading.number import parse_number
 from vlrl.recipes.schema import Recipe
 from vlrl.recipes.transforms import transformed
 from vlrl.resources import nearest
-from vlrl.tasks.base import Row, RowError
+from vlrl.tasks.base import Row, RowError, field_note
 from vlrl.types import ImageSource
 
 Raw = Mapping[str, object]
@@ -110,7 +110,8 @@ class RowMapper:
         question = self._value(raw, "question")
         if not isinstance(question, str) or not question.strip():
             raise RowError(
-                f"the question is {question!r:.60}, text is wanted{self._field('question')}"
+                f"the question is {question!r:.60}, text is wanted"
+                f"{field_note(self._places, 'question')}"
             )
         known: dict[str, object] = {**raw, "question": question, "options": options}
         return Row(
@@ -137,7 +138,7 @@ class RowMapper:
                 raise RowError("the answer is empty")
             return self._gold(answer, images)
         except RowError as error:
-            raise RowError(f"{error}{self._field('answer')}") from error
+            raise RowError(f"{error}{field_note(self._places, 'answer')}") from error
 
     def _gold(self, answer: object, images: Sequence[ImageSource]) -> object:
         """The answer as the form that the recipe says, if it says one."""
@@ -165,7 +166,8 @@ class RowMapper:
             return []
         if not isinstance(value, list | tuple):
             raise RowError(
-                f"the options are {value!r:.60}, a list is wanted{self._field('options')}"
+                f"the options are {value!r:.60}, a list is wanted"
+                f"{field_note(self._places, 'options')}"
             )
         return [str(option) for option in cast(Sequence[object], value)]
 
@@ -178,11 +180,7 @@ class RowMapper:
         try:
             return tuple(_image(v, folder) for v in values)
         except RowError as error:
-            raise RowError(f"{error}{self._field('images')}") from error
-
-    def _field(self, key: str) -> str:
-        """The source's field, for the end of an error message."""
-        return f" (field {self._places[key]!r})"
+            raise RowError(f"{error}{field_note(self._places, 'images')}") from error
 
     def _compile(self, key: str, text: str) -> jinja2.Template:
         try:

@@ -30,9 +30,14 @@ class Row:
     fields: Mapping[str, str] = field(default_factory=dict[str, str], compare=False, repr=False)
 
     def named(self, *keys: str) -> str:
-        """The source's fields of these, for the end of an error message; "" where none is known."""
-        known = [repr(self.fields[key]) for key in keys if key in self.fields]
-        return f" (field {', '.join(known)})" if known else ""
+        """`field_note` of these."""
+        return field_note(self.fields, *keys)
+
+
+def field_note(fields: Mapping[str, str], *keys: str) -> str:
+    """The source's names of these, for the end of an error message; "" where none is known."""
+    known = [repr(fields[key]) for key in keys if key in fields]
+    return f" (field {', '.join(known)})" if known else ""
 
 
 class RowError(ValueError):
